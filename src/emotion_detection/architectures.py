@@ -1,0 +1,116 @@
+"""The zoo: one function per network, from scaled faces to logits; `build` adds the input, the scaling and softmax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from emotion_detection.config import Train
+from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
+
+Tensor = Any  # Keras tensors have no useful static type
+
+SQUEEZE = 8  # channels per unit of the squeeze-and-excitation bottleneck
+# Keras's 0.99 averages over 100 batches: too slow for the short trainings this project is about.
+BATCH_NORM_MOMENTUM = 0.95
+
+
+def build(train: Train) -> keras.Model:
+    """Faces u8 (n,48,48,1) -> probabilities f32 (n,7); scaling to [-1,1] is inside, so that nobody can forget it."""
+    faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), dtype="uint8", name="faces")
+    logits = NETWORKS[train.architecture](layers.Rescaling(1 / 127.5, offset=-1)(faces), train)
+    # float32 whatever the policy: a bfloat16 probability has two digits.
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
+    return keras.Model(faces, probabilities, name=train.architecture)
+
+
+def seed_cnn(x: Tensor, train: Train) -> Tensor:
+    """The four-convolution network of atulapra/Emotion-detection; 2,345,607 parameters."""
+    x = layers.Conv2D(32, 3, activation="relu")(x)
+    x = layers.Conv2D(64, 3, activation="relu")(x)
+    x = layers.Dropout(0.25)(layers.MaxPooling2D()(x))
+    x = layers.MaxPooling2D()(layers.Conv2D(128, 3, activation="relu")(x))
+    x = layers.MaxPooling2D()(layers.Conv2D(128, 3, activation="relu")(x))
+    x = layers.Flatten()(layers.Dropout(0.25)(x))
+    return _logits(layers.Dense(1024, activation="relu")(x), train)
+
+
+def paper_cnn(x: Tensor, train: Train) -> Tensor:
+    """The same project's earlier TFLearn network, after Gudi 2015 (arXiv 1512.00743)."""
+    for _ in range(2):
+        x = layers.Conv2D(64, 5, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = layers.Conv2D(128, 4, padding="same", activation="relu")(x)
+    x = layers.Flatten()(layers.Dropout(0.3)(x))
+    return _logits(layers.Dense(3072, activation="relu")(x), train)
+
+
+def mini_xception(x: Tensor, train: Train) -> Tensor:
+    """mini-Xception (Arriaga et al. 2017, arXiv 1710.07557): separable residual blocks; 58,423 parameters."""
+    for _ in range(2):
+        x = _conv_norm(x, 8, padding="valid", activation="relu")
+    for width in (16, 32, 64, 128):
+        shortcut = _conv_norm(x, width, kernel=1, stride=2)
+        x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(_norm(x))
+        x = _norm(layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x))
+        x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), shortcut])
+    x = layers.Conv2D(len(EMOTIONS), 3, padding="same")(layers.Dropout(train.dropout)(x))
+    return layers.GlobalAveragePooling2D(dtype="float32")(x)
+
+
+def fer_resnet(x: Tensor, train: Train) -> Tensor:
+    """Residual blocks (He et al. 2016) with squeeze-and-excitation (Hu et al. 2018); widths, blocks and stem by params."""
+    x = _conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
+    for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
+        for block in range(count):
+            x = _residual(x, width, stride=2 if stage and not block else 1)
+    return _logits(layers.GlobalAveragePooling2D()(x), train)
+
+
+def _logits(features: Tensor, train: Train) -> Tensor:
+    return layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(
+        layers.Dropout(train.dropout)(features)
+    )
+
+
+def _norm(x: Tensor) -> Tensor:
+    return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
+
+
+def _conv_norm(
+    x: Tensor,
+    width: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: str = "same",
+    activation: str = "linear",
+) -> Tensor:
+    x = layers.Conv2D(
+        width, kernel, strides=stride, padding=padding, use_bias=False, kernel_initializer="he_normal"
+    )(x)
+    return layers.Activation(activation)(_norm(x))
+
+
+def _residual(x: Tensor, width: int, *, stride: int) -> Tensor:
+    y = _conv_norm(x, width, stride=stride, activation="relu")
+    y = _excited(_conv_norm(y, width), width)
+    if stride > 1 or x.shape[-1] != width:
+        x = _conv_norm(x, width, kernel=1, stride=stride)
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+def _excited(x: Tensor, width: int) -> Tensor:
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Dense(max(width // SQUEEZE, 1), activation="relu")(gate)
+    return layers.Multiply()([x, layers.Dense(width, activation="sigmoid")(gate)])
+
+
+NETWORKS: dict[str, Callable[[Tensor, Train], Tensor]] = {
+    "seed_cnn": seed_cnn,
+    "paper_cnn": paper_cnn,
+    "mini_xception": mini_xception,
+    "fer_resnet": fer_resnet,
+}

@@ -1,0 +1,73 @@
+"""Faces -> shuffled, augmented training batches, in numpy and OpenCV (tens of microseconds a face)."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_detection.config import Augment
+from emotion_detection.dataset import Faces
+
+Images = NDArray[np.uint8]
+
+MID_GRAY = 127.5
+# Random erasing after Zhong et al. 2017 (arXiv 1708.04896), who erase up to 40 % of an object in its scene;
+# a face crop has no scene to spare.
+ERASED_AREA = (0.02, 0.2)  # share of the face
+ERASED_ASPECT = (0.5, 2.0)  # height over width
+
+
+def batches(
+    faces: Faces, augmentation: Augment, *, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[Images, NDArray[np.uint8]]]:
+    """Yield images u8 (b,48,48,1) and labels u8 (b,): every face once, in an order drawn from (seed, epoch).
+
+    Nothing outlives an epoch, so an epoch is the same whether or not training was interrupted before it.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(faces))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        yield augment(faces.images[rows], augmentation, rng)[..., np.newaxis], faces.labels[rows]
+
+
+def augment(images: Images, how: Augment, rng: np.random.Generator) -> Images:
+    """Change images u8 (n,48,48) at random, each face on its own; returns u8 (n,48,48)."""
+    changed = np.empty_like(images)
+    for row, (image, matrix) in enumerate(zip(images, _matrices(images.shape, how, rng), strict=True)):
+        changed[row] = cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
+    changed = _relit(changed, how, rng)
+    for row in np.flatnonzero(rng.random(len(images)) < how.erase):
+        _erase(changed[row], rng)
+    return changed
+
+
+def _matrices(shape: tuple[int, ...], how: Augment, rng: np.random.Generator) -> NDArray[np.float64]:
+    """One affine map (n,2,3) per face: scale and turn about the centre, mirror, then shift."""
+    count, height, width = shape
+    angle = np.deg2rad(rng.uniform(-how.rotate_deg, how.rotate_deg, count))
+    scale = rng.uniform(*how.scale, count)
+    mirror = np.where(rng.random(count) < 0.5 * how.flip, -1.0, 1.0)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.stack([np.stack([mirror * cos, mirror * sin], -1), np.stack([-sin, cos], -1)], 1)
+    centre = np.array([width - 1, height - 1]) / 2
+    shift = rng.uniform(-how.shift, how.shift, (count, 2)) * width
+    return np.concatenate([turn, (centre - turn @ centre + shift)[..., np.newaxis]], axis=2)
+
+
+def _relit(images: Images, how: Augment, rng: np.random.Generator) -> Images:
+    """Contrast about mid-gray, then brightness; clipped, so that a face stays a face of 0..255."""
+    shape = (len(images), 1, 1)
+    contrast = rng.uniform(*how.contrast, shape).astype(np.float32)
+    brightness = 255 * rng.uniform(-how.brightness, how.brightness, shape).astype(np.float32)
+    return np.clip((images - MID_GRAY) * contrast + MID_GRAY + brightness + 0.5, 0, 255).astype(np.uint8)
+
+
+def _erase(image: Images, rng: np.random.Generator) -> None:
+    """Fill one random rectangle of image u8 (h,w), in place, with noise."""
+    size = np.sqrt(rng.uniform(*ERASED_AREA) * image.size)
+    aspect = np.sqrt(np.exp(rng.uniform(*np.log(ERASED_ASPECT))))
+    height, width = (max(1, int(side)) for side in np.minimum((size * aspect, size / aspect), image.shape))
+    top, left = rng.integers(0, np.array(image.shape) - (height, width) + 1)
+    image[top : top + height, left : left + width] = rng.integers(0, 256, (height, width), dtype=np.uint8)

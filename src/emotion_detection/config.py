@@ -1,0 +1,138 @@
+"""params.yaml as a typed, frozen tree: every number that can change a result, checked before any work."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emotion_detection.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"is a reversed range: write [{value[1]:g}, {value[0]:g}]")
+    return value
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+
+
+class Section(BaseModel):
+    # No defaults anywhere: a value that is not in params.yaml could change a result unseen.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prepare(Section):
+    """How a source without an official split is divided; FER-2013's own split is always kept."""
+
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+
+class Augment(Section):
+    """Random changes to training faces, drawn afresh for every face and epoch."""
+
+    flip: bool
+    shift: Fraction  # of the face's width, each way
+    rotate_deg: Annotated[float, Field(ge=0, le=45)]  # each way
+    scale: Range  # factor
+    brightness: Fraction  # of full white, each way
+    contrast: Range  # factor about mid-gray
+    erase: Fraction  # probability of one random rectangle, 2-20 % of the area
+
+
+class Train(Section):
+    seed: Annotated[int, Field(ge=0)]
+    architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
+    widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage
+    blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage
+    stem_stride: Literal[1, 2]  # fer_resnet alone: 2 halves the resolution at once, for a third of the time
+    dropout: Fraction  # before the last layer
+    precision: Literal["auto", "float32", "mixed_bfloat16"]
+    epochs: Count
+    patience: Count  # epochs without a better val_macro_f1 before training stops
+    batch_size: Count
+    optimizer: Literal["sgd", "adam"]
+    momentum: Fraction  # sgd alone, Nesterov's
+    learning_rate: Positive  # the peak
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    warmup: Fraction  # share of all steps that rise linearly to the peak
+    weight_decay: Annotated[float, Field(ge=0)]  # decoupled; kernels only
+    label_smoothing: Fraction
+    ema: Fraction  # per-step momentum of the weight average that is validated and kept; 0: none
+    class_weight: Literal["none", "balanced"]
+    augment: Augment
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> "Train":
+        if not self.widths or len(self.widths) != len(self.blocks):
+            raise ValueError(
+                f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}"
+            )
+        return self
+
+
+class Evaluate(Section):
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # of every interval
+    ece_bins: Count
+
+
+class Register(Section):
+    alias: Annotated[str, Field(min_length=1)]
+    min_gain: Annotated[float, Field(ge=0)]  # val_macro_f1 over the present holder of the alias
+
+
+class Params(Section):
+    prepare: Prepare
+    train: Train
+    evaluate: Evaluate
+    register_: Register = Field(alias="register")  # the bare name is a method of every BaseModel
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml; InputError names the first wrong key and what is allowed."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    return check_params(tree, str(path))
+
+
+def check_params(tree: object, source: str) -> Params:
+    """Check a tree of plain values; `source` is named in the InputError."""
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a parameter; allowed here: {', '.join(_fields(first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return (
+        f"{key} {message}"
+        if isinstance(first["input"], dict)
+        else f"{key} {message} (got {first['input']!r})"
+    )
+
+
+def _fields(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in location:
+        model = _by_name(model)[str(part)]
+    return list(_by_name(model))
+
+
+def _by_name(section: type[BaseModel]) -> dict[str, Any]:
+    """The type of each key as it is written in params.yaml."""
+    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}

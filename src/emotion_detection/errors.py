@@ -1,0 +1,19 @@
+"""The one error a person can mend, and how a command shows it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InputError(Exception):
+    """Something outside the code is wrong; the message names the culprit and the remedy in one sentence."""
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Show an InputError as one line on stderr and exit with status 1; any other error keeps its traceback."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,44 @@
+"""A trained model -> the ONNX file that ships, proved to compute the same."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+
+from emotion_detection.inference import EmotionClassifier
+from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
+
+TOLERANCE = 1e-4  # the largest difference of a probability between Keras and onnxruntime
+
+
+def export_onnx(model: keras.Model, path: Path) -> float:
+    """Write a float32 model (faces u8 (n,48,48,1) -> probabilities) to `path`; returns the largest difference seen.
+
+    The file is read back and compared before it gets its name: some graphs export "successfully" and compute
+    something else. ArithmeticError if a probability differs by more than TOLERANCE.
+    """
+    faces = np.random.default_rng(0).integers(0, 256, (64, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    expected = model.predict_on_batch(faces[..., np.newaxis])
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        model.export(written, format="onnx", verbose=False)
+        _describe(written)
+        difference = float(np.abs(EmotionClassifier(written).probabilities(faces) - expected).max())
+        if difference > TOLERANCE:
+            raise ArithmeticError(
+                f"{path} would differ from the Keras model by {difference:.1e} in a probability"
+            )
+        os.replace(written, path)
+    return difference
+
+
+def _describe(path: Path) -> None:
+    """Put into the file what its user needs: the meaning of its outputs."""
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, {"labels": json.dumps(EMOTIONS)})
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)

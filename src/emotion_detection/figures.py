@@ -1,0 +1,249 @@
+"""Every picture the pipeline writes: the data, a model's scores, a training. Each function writes one PNG."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot: no global state, no window, safe in a thread
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from emotion_detection.dataset import Faces
+from emotion_detection.labels import EMOTIONS, IMAGE_SIZE, SPLITS
+from emotion_detection.metrics import Report
+
+DPI = 150
+SHEET = 40  # pictures on a sheet of captioned faces
+# Okabe and Ito's palette: told apart by colour-blind eyes too.
+BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "legend.frameon": False,
+    "image.cmap": "gray",
+}
+
+
+def classes_per_split(faces: Faces, path: Path) -> None:
+    """How many faces of each emotion every split holds, in counts and in shares of the split."""
+    splits = [split for split in SPLITS if len(faces.of(split))]
+    if not splits:
+        raise ValueError("no face belongs to a split, so there is nothing to count")
+    with _drawing(path, 2 + 2.6 * len(splits), 3) as figure:
+        figure.suptitle("Faces of each emotion, as a share of their split", x=0.01, ha="left", fontsize=11)
+        panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, split in zip(panels, splits, strict=True):
+            counts = np.bincount(faces.of(split).labels, minlength=len(EMOTIONS))
+            bars = axes.barh(EMOTIONS, counts / counts.sum(), color=BLUE, height=0.7)
+            axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color="#444444")
+            axes.set_title(f"{split}: {counts.sum():,}")
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.grid(axis="x")
+        panels[0].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        panels[0].margins(x=0.25)  # room for the counts
+        panels[0].invert_yaxis()
+
+
+def contact_sheet(faces: Faces, path: Path, *, each: int = 12, seed: int = 0) -> None:
+    """`each` faces of every emotion drawn with `seed`, one row an emotion; fewer where there are fewer."""
+    random = np.random.default_rng(seed)
+    pitch = IMAGE_SIZE + 2
+    with _drawing(path, 1 + 0.62 * each, 0.6 + 0.62 * len(EMOTIONS)) as figure:
+        axes = figure.subplots()
+        for label in range(len(EMOTIONS)):
+            rows = random.permutation(np.flatnonzero(faces.labels == label))[:each]
+            for column, face in enumerate(faces.images[rows]):
+                _place(axes, face, x_px=column * pitch, y_px=label * pitch)
+        _bare(axes, width_px=each * pitch, height_px=len(EMOTIONS) * pitch)
+        axes.set_yticks([label * pitch + IMAGE_SIZE / 2 for label in range(len(EMOTIONS))], EMOTIONS)
+        axes.set_title(f"Up to {each} faces of each emotion, chosen at random")
+
+
+def duplicate_groups(faces: Faces) -> tuple[NDArray[np.uint8], list[str]]:
+    """Pictures that occur more than once: images u8 (k,48,48) and a caption each.
+
+    A caption has a line for each label and split of its copies, as "fear train ×2". Pictures with the most
+    contradicting labels come first, then those with the most copies.
+    """
+    members: dict[bytes, list[int]] = {}
+    for row, face in enumerate(faces.images):
+        members.setdefault(face.tobytes(), []).append(row)
+    groups = [rows for rows in members.values() if len(rows) > 1]
+    groups.sort(key=lambda rows: (-len(set(faces.labels[rows].tolist())), -len(rows)))
+    return faces.images[[rows[0] for rows in groups]], [_carried(faces, rows) for rows in groups]
+
+
+def duplicates_sheet(images: NDArray[np.uint8], captions: Sequence[str], *, path: Path) -> None:
+    """The first SHEET of duplicate_groups, in their order: each picture once, above what its copies say."""
+    shown = captions[:SHEET]
+    title = f"{len(images):,} pictures occur more than once; {len(shown)} here, contradicting labels first"
+    _sheet(images[:SHEET], shown, path, title=title)
+
+
+def mistakes(faces: Faces, probabilities: NDArray[np.floating], *, path: Path) -> None:
+    """The SHEET most confident mistakes of probabilities (n,7): true → predicted, and the probability it got.
+
+    FER-2013's pictures carry no licence: draw this into build/, and commit none of it.
+    """
+    predicted, top = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != faces.labels)
+    worst = wrong[np.argsort(-top[wrong], kind="stable")][:SHEET]
+    pairs = zip(faces.labels[worst], predicted[worst], top[worst], strict=True)
+    captions = [f"{EMOTIONS[true]} →\n{EMOTIONS[guess]} {share:.0%}" for true, guess, share in pairs]
+    title = f"{len(wrong):,} of {len(faces):,} faces are mistaken; the {len(worst)} surest (true → predicted)"
+    _sheet(faces.images[worst], captions, path, title=title)
+
+
+def confusion_matrix(report: Report, path: Path, *, title: str) -> None:
+    """Share of each true emotion (row) that got each prediction (column), and counts; a row sums to 100 %."""
+    shares = report.confusion / np.maximum(report.support[:, None], 1)  # without rows: zeros
+    names = [f"{emotion} ({rows:,})" for emotion, rows in zip(EMOTIONS, report.support, strict=True)]
+    with _drawing(path, 6.2, 5.6) as figure:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares):
+            text = f"{share:.0%}\n{report.confusion[row, column]:,}"
+            colour = "white" if share > 0.6 else "#222222"  # readable on the darker blues
+            axes.text(column, row, text, ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
+        axes.set_yticks(range(len(EMOTIONS)), names)
+        axes.set(xlabel="predicted", ylabel="true (faces)", title=title)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+
+
+def per_class_scores(report: Report, path: Path, *, title: str) -> None:
+    """Recall with its interval, precision and F1 of each emotion, as grouped bars; nan leaves a gap."""
+    width = 0.26
+    places = np.arange(len(EMOTIONS))
+    whiskers = np.abs([report.recall - report.recall_low, report.recall_high - report.recall])
+    with _drawing(path, 8, 3.6) as figure:
+        axes = figure.subplots()
+        axes.bar(places - width, report.recall, width, yerr=whiskers, capsize=2, color=BLUE, label="recall")
+        axes.bar(places, report.precision, width, color=ORANGE, label="precision")
+        axes.bar(places + width, report.f1, width, color=GREEN, label="F1")
+        axes.axhline(report.macro_f1, color=GRAY, linestyle="--", linewidth=1, label="macro-F1")
+        names = [f"{emotion}\n{rows:,}" for emotion, rows in zip(EMOTIONS, report.support, strict=True)]
+        axes.set_xticks(places, names)
+        axes.set(ylim=(0, 1), title=title)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(axis="y")
+        figure.legend(loc="outside lower center", ncols=4)
+
+
+def reliability(report: Report, path: Path, *, title: str) -> None:
+    """Accuracy against confidence in the report's bins, above the faces in each; the ECE in the title."""
+    bins = report.calibration
+    edges = np.linspace(0, 1, len(bins.counts) + 1)
+    with _drawing(path, 4.8, 5.4) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        upper.bar(edges[:-1], bins.accuracy, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+        upper.plot(bins.confidence, bins.confidence, "_", color=RED, markersize=11, markeredgewidth=2)
+        upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
+        upper.legend(["mean probability", "perfect calibration", "share that is right"], loc="upper left")
+        upper.set(ylim=(0, 1), ylabel="share that is right", title=f"{title}: ECE {report.ece:.1%}")
+        upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        lower.bar(edges[:-1], bins.counts, np.diff(edges), align="edge", color=GRAY, edgecolor="white")
+        lower.set(xlim=(0, 1), xlabel="probability of the predicted emotion", ylabel="faces")
+        lower.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        for axes in (upper, lower):
+            axes.grid(axis="y")
+
+
+def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Accuracy, loss and learning rate over the epochs; the epoch with the best val_macro_f1 is marked.
+
+    A row holds epoch, loss, accuracy, val_loss, val_accuracy, val_macro_f1 and learning_rate.
+    """
+    if not history:
+        raise ValueError("the history has no epoch to draw")
+    best = max(history, key=lambda row: row["val_macro_f1"])
+    with _drawing(path, 11, 3.6) as figure:
+        scores, losses, rates = figure.subplots(1, 3, width_ratios=[2, 2, 1])
+        _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
+        _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
+        _curves(rates, history, {"learning_rate": GREEN})
+        scores.set_title(
+            f"Accuracy and macro-F1: best at epoch {best['epoch']:.0f}, {best['val_macro_f1']:.1%}"
+        )
+        scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        losses.set_title("Loss")
+        rates.set_title("Learning rate")
+        for axes in (scores, losses, rates):
+            axes.axvline(best["epoch"], color=RED, linestyle="--", linewidth=1, zorder=0)
+
+
+def _curves(axes: Axes, history: Sequence[dict[str, float]], colours: dict[str, str]) -> None:
+    epochs = [row["epoch"] for row in history]
+    for key, colour in colours.items():
+        marker = "o" if len(history) == 1 else None  # a line through one point is invisible
+        axes.plot(epochs, [row[key] for row in history], color=colour, label=key, marker=marker)
+    if len(colours) > 1:
+        axes.legend()
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y")
+
+
+def _carried(faces: Faces, rows: list[int]) -> str:
+    names = [EMOTIONS[faces.labels[row]] for row in rows]
+    splits = [SPLITS[s] if s < len(SPLITS) else "no split" for s in faces.splits[rows]]
+    carried = [f"{name} {split}" for name, split in zip(names, splits, strict=True)]
+    counts = {text: carried.count(text) for text in sorted(set(carried))}
+    return "\n".join(text if count == 1 else f"{text} ×{count}" for text, count in counts.items())
+
+
+def _sheet(images: NDArray[np.uint8], captions: Sequence[str], path: Path, *, title: str) -> None:
+    columns, across = 8, IMAGE_SIZE + 12
+    rows = [captions[start : start + columns] for start in range(0, len(captions), columns)]
+    heights = [IMAGE_SIZE + 14 + 9 * max(caption.count("\n") for caption in row) for row in rows]
+    tops = np.cumsum([0, *heights])
+    with _drawing(path, columns * across / 50, tops[-1] / 50 + 0.4) as figure:
+        axes = figure.subplots()
+        for place, (face, caption) in enumerate(zip(images, captions, strict=True)):
+            x_px, y_px = place % columns * across, tops[place // columns]
+            _place(axes, face, x_px=x_px, y_px=y_px)
+            axes.text(
+                x_px + IMAGE_SIZE / 2, y_px + IMAGE_SIZE + 2, caption, ha="center", va="top", fontsize=8
+            )
+        _bare(axes, width_px=columns * across, height_px=max(tops[-1], 1))
+        axes.set_title(title)
+
+
+def _place(axes: Axes, face: NDArray[np.uint8], *, x_px: float, y_px: float) -> None:
+    extent = (x_px, x_px + IMAGE_SIZE, y_px + IMAGE_SIZE, y_px)
+    axes.imshow(face, vmin=0, vmax=255, extent=extent, interpolation="nearest")
+
+
+def _bare(axes: Axes, *, width_px: float, height_px: float) -> None:
+    # After the pictures: every imshow resets the limits. y grows downwards.
+    axes.set(xlim=(-6, width_px), ylim=(height_px, -2), xticks=[], yticks=[], aspect="equal")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+@contextmanager
+def _drawing(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
+    """A figure in the common style, written to `path` as a whole if the block ends well, else not at all."""
+    beside = path.with_name(path.name + ".part")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        yield figure
+        try:
+            # Without the library's version in it, the same numbers give the same bytes.
+            figure.savefig(beside, dpi=DPI, format="png", metadata={"Software": None})
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise

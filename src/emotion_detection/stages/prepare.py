@@ -1,0 +1,70 @@
+"""Raw data -> faces.npz with honest splits, a report on the data, and figures of it."""
+
+import argparse
+import json
+from pathlib import Path
+
+from emotion_detection import figures
+from emotion_detection.config import load_params
+from emotion_detection.dataset import Faces, digest, divide, drop_leaks, duplicates, save
+from emotion_detection.errors import one_line
+from emotion_detection.formats import Raw, read_raw
+from emotion_detection.labels import EMOTIONS, SPLITS
+from emotion_detection.provenance import pinned_md5
+from emotion_detection.replacing import replacing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the raw file")
+    parser.add_argument("--pin", type=Path, required=True, help="DVC's pointer to that folder")
+    parser.add_argument("--faces", type=Path, required=True, help="npz file to write")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--figures", type=Path, required=True, help="folder to write PNG files to")
+    arguments = parser.parse_args()
+    with one_line():
+        prepare(arguments)
+
+
+def prepare(paths: argparse.Namespace) -> None:
+    """Split, drop leaked rows, save; InputError if the raw data are broken."""
+    params = load_params(paths.params).prepare
+    raw = read_raw(paths.data)
+    divided = divide(raw.faces, val_fraction=params.val_fraction, test_fraction=params.test_fraction)
+    faces, leaks = drop_leaks(divided)
+    report = describe(raw, divided, faces) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
+    with replacing(paths.figures) as folder:
+        folder.mkdir()
+        figures.classes_per_split(faces, folder / "classes.png")
+        figures.contact_sheet(faces, folder / "contact_sheet.png")
+        figures.duplicates_sheet(*figures.duplicate_groups(divided), path=folder / "duplicates.png")
+    with replacing(paths.report) as written:
+        written.write_text(json.dumps(report, indent=2) + "\n")
+    save(faces, paths.faces)
+    print(f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}")
+
+
+def describe(raw: Raw, divided: Faces, faces: Faces) -> dict[str, object]:
+    """What a reader of the results must know about the data; counts are of rows unless they say otherwise."""
+    found = duplicates(divided)
+    return {
+        "dataset": raw.dataset,
+        "form": raw.form,
+        "notes": list(raw.notes),
+        "digest": digest(faces),
+        "rows": {split: len(faces.of(split)) for split in SPLITS},
+        "emotions": {split: count_emotions(faces.of(split)) for split in SPLITS},
+        "distinct_pictures": found.distinct,
+        "duplicate_groups": len(found.groups),
+        "groups_with_conflicting_labels": len(found.conflicts),
+        "blank_pictures": len(found.blank),
+    }
+
+
+def count_emotions(faces: Faces) -> dict[str, int]:
+    return {emotion: int((faces.labels == label).sum()) for label, emotion in enumerate(EMOTIONS)}
+
+
+if __name__ == "__main__":
+    main()

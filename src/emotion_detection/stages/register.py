@@ -1,0 +1,73 @@
+"""The scored model -> a version in MLflow's registry; the alias moves to it if it is the best on val."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from emotion_detection import tracking
+from emotion_detection.config import load_params
+from emotion_detection.errors import one_line
+from emotion_detection.inference import EmotionClassifier
+from emotion_detection.labels import EMOTIONS
+from emotion_detection.provenance import provenance
+from emotion_detection.replacing import replacing
+from emotion_detection.synthetic import draw_faces
+
+MODEL_NAME = "emotion-detection"
+DATASET = "fer2013"  # whose model bears the bare name; every other data set's name is appended
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
+    parser.add_argument("--data-report", type=Path, required=True, help="JSON report of the prepare stage")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the train stage")
+    parser.add_argument("--report", type=Path, required=True, help="folder of the evaluate stage")
+    parser.add_argument("--registered", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    with one_line():
+        register(arguments)
+
+
+def register(paths: argparse.Namespace) -> None:
+    """Register model.onnx under its data set's name and let it challenge the champion of the same data set."""
+    params = load_params(paths.params).register_
+    data = json.loads(paths.data_report.read_text())
+    run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
+    metrics = json.loads((paths.report / "metrics.json").read_text())
+    name = MODEL_NAME if data["dataset"] == DATASET else f"{MODEL_NAME}-{data['dataset']}"
+    # A drawn face, so that no person's picture travels with the model.
+    example = draw_faces(per_class=1, seed=0)[0]
+    with tracking.run(run_id) as run:
+        version = tracking.register(
+            paths.model / "model.onnx",
+            name,
+            example=example[..., np.newaxis],
+            probabilities=EmotionClassifier(paths.model / "model.onnx").probabilities(example),
+            tags=describe(data, metrics, run.id),
+        )
+        promoted, reason = tracking.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
+    outcome = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
+    with replacing(paths.registered) as written:
+        written.write_text(json.dumps(outcome, indent=2) + "\n")
+    print(f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}")
+
+
+def describe(data: dict[str, str], metrics: dict[str, float], run_id: str) -> dict[str, str]:
+    """The version's tags: what it is, what it learnt from, how good it is."""
+    scores = {key: f"{metrics[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
+    return {
+        "labels": ",".join(EMOTIONS),
+        "dataset": data["dataset"],
+        "dataset_digest": data["digest"],
+        "dvc_md5": data["dvc_md5"],
+        "run_id": run_id,
+        "git_commit": provenance().get("git_commit", "unknown"),
+        **scores,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The only door to MLflow: runs that survive a killed process and an absent server, and the model registry."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it while it is imported
+
+import mlflow
+import numpy as np
+import onnx
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from numpy.typing import NDArray
+
+from emotion_detection.errors import InputError
+
+EXPERIMENT = "emotion-detection"
+METRICS_EVERY_S = 5  # system metrics; the sample trains for half a minute
+# What it takes to serve the file; without this list MLflow spends ten seconds guessing one.
+SERVING_PACKAGES = ["mlflow", "numpy", "onnx", "onnxruntime"]
+
+
+def store_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the sqlite file of the project, the same from whatever directory one asks."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+
+
+def _root() -> Path:
+    """The project's folder. DVC_ROOT leads a queued experiment, which runs in a temporary copy, back to it."""
+    here = Path.cwd()
+    candidates = [here, *here.parents, *Path(__file__).resolve().parents]
+    found = (folder for folder in candidates if (folder / "dvc.yaml").exists())
+    return Path(os.environ.get("DVC_ROOT") or next(found, here)).resolve()
+
+
+def _connect() -> None:
+    # A run is never lost for an absent server, so there is no use in waiting minutes for one.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    mlflow.set_tracking_uri(store_uri())
+    mlflow.set_registry_uri(store_uri())
+    mlflow.set_system_metrics_sampling_interval(METRICS_EVERY_S)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn MLflow's exceptions into the one sentence a person needs."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"the MLflow store {store_uri()} refused ({reason}); "
+            "nothing is lost: mend or start it and type the same command again"
+        ) from error
+
+
+class Run:
+    """An open MLflow run; made by `run`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self._warned = False
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """A tree of params, flattened to keys such as augment.flip."""
+        with _answering():
+            mlflow.log_params(dict(_flat(params)))
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        with _answering():
+            mlflow.log_metrics(dict(metrics))
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        """Metrics of one epoch. If the store does not answer, training goes on; `log_missing` mends the gap."""
+        try:
+            self._log_row(row)
+        except MlflowException as error:
+            if not self._warned:
+                print(f"MLflow does not answer, training goes on without: {' '.join(str(error).split())[:200]}")
+            self._warned = True
+
+    def log_missing(self, history: Iterable[Mapping[str, float]]) -> None:
+        """Log those epochs that the store has not got: all it missed while it was away or the process was dead."""
+        with _answering():
+            known = {metric.step for metric in mlflow.MlflowClient().get_metric_history(self.id, "val_loss")}
+            for row in history:
+                if row["epoch"] not in known:
+                    self._log_row(row)
+
+    def _log_row(self, row: Mapping[str, float]) -> None:
+        metrics = {key: value for key, value in row.items() if key != "epoch"}
+        mlflow.log_metrics(metrics, step=int(row["epoch"]))
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        with _answering():
+            mlflow.log_artifact(str(path), folder)
+
+    def log_folder(self, path: Path, folder: str) -> None:
+        with _answering():
+            mlflow.log_artifacts(str(path), folder)
+
+    def log_faces(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, name: str, split: str, tags: dict[str, str]) -> None:
+        """Name the data a split came from: its digest and size, never its pictures."""
+        data = mlflow.data.from_numpy(images, targets=labels, name=f"{name}-{split}")  # type: ignore[attr-defined]
+        with _answering():
+            mlflow.log_input(data, context=split, tags=tags)
+
+
+@contextmanager
+def run(
+    run_id: str | None = None, *, name: str | None = None, tags: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """A new run with system metrics, or the one that is named; ends FINISHED, FAILED if the body raises, KILLED on Ctrl-C.
+
+    Under `mlflow run` the new run is the one which that command has opened. InputError if the store does not answer
+    or does not know the run.
+    """
+    _connect()
+    new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
+    with _answering():
+        active = mlflow.start_run(
+            run_id, experiment_id=_experiment() if new else None, run_name=name, log_system_metrics=name is not None
+        )
+        mlflow.set_tags(dict(tags or {}))
+    try:
+        yield Run(active.info.run_id)
+    except BaseException as error:
+        status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
+        with suppress(MlflowException):  # the first error is the one to show
+            mlflow.end_run(RunStatus.to_string(status))
+        raise
+    with _answering():
+        mlflow.end_run()
+
+
+def _experiment() -> str:
+    """The id of the project's experiment; made at first use, its artifacts beside the sqlite file."""
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        artifacts = (_root() / "mlruns").as_uri() if store_uri().startswith("sqlite:") else None
+        with suppress(MlflowException):  # another process may make it at the same moment
+            client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        found = client.get_experiment_by_name(EXPERIMENT)
+    return str(found.experiment_id)
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def register(
+    model: Path,
+    name: str,
+    *,
+    example: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    tags: Mapping[str, str],
+) -> int:
+    """Log the ONNX file in the open run and register it as a version of `name`; returns the version's number.
+
+    example u8 (n,48,48,1) and its probabilities f32 (n,7) give the signature; tags go to model and version.
+    """
+    with _answering():
+        logged = mlflow.onnx.log_model(
+            onnx.load(model),
+            name="model",
+            signature=infer_signature(example, probabilities),
+            input_example=example,
+            metadata=dict(tags),
+            pip_requirements=SERVING_PACKAGES,
+            save_as_external_data=False,
+        )
+        return int(mlflow.register_model(logged.model_uri, name, tags=dict(tags)).version)
+
+
+def challenge(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
+    """Move the alias to the version if it beats the alias's holder; returns whether it did, and why.
+
+    Compared are the tags val_macro_f1, and only between versions whose tags name the same data set.
+    """
+    with _answering():
+        client = mlflow.MlflowClient()
+        holder = client.get_registered_model(name).aliases.get(alias)
+        challenger = client.get_model_version(name, str(version)).tags
+        tags = client.get_model_version(name, holder).tags if holder else None
+        wins, reason = _verdict(challenger, tags, min_gain)
+        if wins:
+            client.set_registered_model_alias(name, alias, str(version))
+    return wins, reason
+
+
+def _verdict(challenger: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
+    if holder is None:
+        return True, "there was none before"
+    if holder.get("dataset") != challenger["dataset"]:
+        return False, f"the present one learnt from {holder.get('dataset')}: scores do not compare"
+    score, best = float(challenger["val_macro_f1"]), float(holder["val_macro_f1"])
+    verb = "beats" if score >= best + min_gain else "does not beat"
+    return score >= best + min_gain, f"val_macro_f1 {score:.4f} {verb} {best:.4f} by {min_gain:g}"
