@@ -150,7 +150,14 @@ def test_class_names_in_parquet_rule_over_the_order_of_the_table(tmp_path):
 
 
 def test_junk_beside_the_faces_is_passed_over(tmp_path):
-    junk = {"README.md": b"hi", ".DS_Store": b"x", "__MACOSX/happy/._1.png": b"x", "happy/.1.png": b"x"}
+    junk = {
+        "README.md": b"hi" * 9999,
+        "model.h5": bytes(9999),
+        "notes.csv": b"a,b",
+        ".DS_Store": b"x",
+        "__MACOSX/happy/._1.png": b"x",
+        "happy/.1.png": b"x",
+    }
     raw = read_raw(write_folder(tmp_path / "d", junk | class_members(FACES)))
     assert_same(in_order(raw.faces), in_order(NO_SPLITS))
 

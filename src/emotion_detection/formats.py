@@ -93,7 +93,7 @@ def sole_file(path: Path) -> Path:
 
 
 def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]]:
-    """The largest member tells the form: beside a table or parquet files there is at most a readme."""
+    """The largest member tells the form, unless it is a stranger among folders of pictures."""
     largest = max(container.members, key=lambda member: member.size)
     where = str(path) if container.kind == "file" else f"{path}: {largest.name}"
     with largest.open() as stream:
@@ -102,7 +102,9 @@ def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]
         return _read_table(largest, where)
     if head.startswith(b"PAR1"):
         return _read_parquet(container, path)
-    if container.kind != "file" and (pictures.is_picture(head) or _in_class_folder(largest)):
+    # A picture outside such a folder is led there to be refused by its name.
+    many = container.kind != "file"
+    if many and (pictures.is_picture(head) or any(map(_in_class_folder, container.members))):
         return _read_folders(container, path)
     raise InputError(_stranger(where, head))
 

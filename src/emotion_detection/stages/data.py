@@ -89,7 +89,7 @@ def _replace(data: Path, new: Path, old: Path) -> None:
         os.replace(new, data)
         # `dvc add` keeps the dependency of an import, and the next repro would bring the sample back.
         _pointer(data).unlink(missing_ok=True)
-        _dvc(data, "add", "--quiet", data.name)
+        _dvc(data, "add", data.name)
     except BaseException:  # Ctrl-C too
         _restore(data, old, texts)
         raise
