@@ -53,16 +53,19 @@ def _peak_mb() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=["write", "measure"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
+    if arguments.step == "write":
+        write_table(arguments.file)
+        return
+    if arguments.step == "measure":
         measure(arguments.file)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.file or Path(folder, "fer2013.csv")
-        if not arguments.file:
-            write_table(path)
-        subprocess.run([sys.executable, __file__, str(path), "--measure"], check=True)
+        # A process starts with its parent's peak memory, so what needs much runs in a process of its own.
+        for step in ("measure",) if arguments.file else ("write", "measure"):
+            subprocess.run([sys.executable, __file__, str(path), "--step", step], check=True)
 
 
 if __name__ == "__main__":

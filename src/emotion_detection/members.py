@@ -113,7 +113,9 @@ def opened(path: Path) -> Iterator[Container]:
     if path.is_dir():
         yield _folder(path)
         return
-    with path.open("rb") as stream:
+    with _told(path):
+        stream = path.open("rb")
+    with stream:
         head = stream.read(512)
         stream.seek(0)
         if head.startswith(b"\x1f\x8b"):
@@ -121,7 +123,7 @@ def opened(path: Path) -> Iterator[Container]:
                 yield _gzip(path, unpacked)  # type: ignore[arg-type]
         elif head[257:262] == b"ustar":
             yield _tar(path, stream, _Meter(path))
-        elif zipfile.is_zipfile(stream):
+        elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             yield _zip(path, stream)
         else:
             yield Container(

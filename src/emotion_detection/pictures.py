@@ -163,11 +163,13 @@ def _rows(table: Any, where: str, split: int) -> Iterator[Encoded]:
 
 
 def _cells(table: Any, where: str, names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+    import pyarrow as pa
+
     batches = table.iter_batches(1024, columns=list(names))
     while True:
         try:
             batch = next(batches, None)
-        except OSError as error:  # pyarrow's name for a damaged page
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{where} is a damaged parquet file: get it again") from error
         if batch is None:
             return
