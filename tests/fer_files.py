@@ -56,9 +56,7 @@ def kaggle_members(faces: Faces, encode: Callable[[np.ndarray], bytes] = png) ->
     """train|test/<emotion>/<Usage>_N.jpg; two classes share each base name, as in the real archive."""
     return {
         f"{'test' if split else 'train'}/{EMOTIONS[label]}/{USAGES[split]}_{row // 7}.jpg": encode(image)
-        for row, (image, label, split) in enumerate(
-            zip(faces.images, faces.labels, faces.splits, strict=True)
-        )
+        for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
     }
 
 
@@ -66,9 +64,7 @@ def original_members(faces: Faces, held_out: str = "test") -> dict[str, bytes]:
     """data/{train,test}/{angry,disgusted,...}/imN.png."""
     return {
         f"data/{held_out if split else 'train'}/{ORIGINAL_FOLDERS[EMOTIONS[label]]}/im{row}.png": png(image)
-        for row, (image, label, split) in enumerate(
-            zip(faces.images, faces.labels, faces.splits, strict=True)
-        )
+        for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
     }
 
 
@@ -119,9 +115,7 @@ def parquet(faces: Faces, names: Iterable[str] | None = None, *, old: bool = Fal
     columns = pa.table({image_column: cells, label_column: labels})
     if names is not None:
         features = {label_column: {"names": list(names), "_type": "ClassLabel"}}
-        columns = columns.replace_schema_metadata(
-            {"huggingface": json.dumps({"info": {"features": features}})}
-        )
+        columns = columns.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     sink = io.BytesIO()
     pq.write_table(columns, sink)
     return sink.getvalue()

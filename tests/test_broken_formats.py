@@ -129,9 +129,7 @@ def test_a_broken_member_is_refused_by_name(tmp_path, held, words, packed):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["../happy/1.png", "/happy/1.png", "C:\\happy\\1.png", "a/..\\..\\happy/1.png"]
-)
+@pytest.mark.parametrize("name", ["../happy/1.png", "/happy/1.png", "C:\\happy\\1.png", "a/..\\..\\happy/1.png"])
 @pytest.mark.parametrize("write", [write_zip, write_tar])
 def test_names_that_point_outside_are_refused(tmp_path, name, write):
     with pytest.raises(InputError, match="points outside the archive"):

@@ -94,9 +94,7 @@ def test_a_folder_is_packed_into_one_file(tmp_path):
 def test_the_only_file_of_a_folder_is_taken_as_it_is(tmp_path):
     folder = write_folder(tmp_path / "d", {"fer2013.csv": table(FACES).encode()})
     bring(str(folder), Path("data"))
-    assert {path.name: path.read_bytes() for path in Path("data").iterdir()} == {
-        "fer2013.csv": table(FACES).encode()
-    }
+    assert {path.name: path.read_bytes() for path in Path("data").iterdir()} == {"fer2013.csv": table(FACES).encode()}
 
 
 @pytest.mark.usefixtures("root")

@@ -118,9 +118,7 @@ def test_divide_does_not_see_the_order_of_rows():
     faces = unsplit(drawn_faces(200))
     rows = np.random.default_rng(0).permutation(200)
     shuffled = divide(faces[rows], val_fraction=0.2, test_fraction=0.2)
-    np.testing.assert_array_equal(
-        shuffled.splits, divide(faces, val_fraction=0.2, test_fraction=0.2).splits[rows]
-    )
+    np.testing.assert_array_equal(shuffled.splits, divide(faces, val_fraction=0.2, test_fraction=0.2).splits[rows])
 
 
 def test_divide_keeps_copies_together_even_with_conflicting_labels():

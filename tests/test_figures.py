@@ -130,9 +130,7 @@ def test_duplicates_with_contradicting_labels_come_first():
     images = np.zeros((6, 48, 48), np.uint8)
     images[:, 0, 0] = [1, 1, 2, 3, 3, 3]
     labels = np.array([EMOTIONS.index(name) for name in ("fear", "sad", "sad", "happy", "happy", "happy")])
-    faces = Faces(
-        images, labels.astype(np.uint8), np.array([0, 2, 0, 0, 0, 255], np.uint8), np.zeros(6, bool)
-    )
+    faces = Faces(images, labels.astype(np.uint8), np.array([0, 2, 0, 0, 0, 255], np.uint8), np.zeros(6, bool))
     shown, captions = figures.duplicate_groups(faces)
     assert shown[:, 0, 0].tolist() == [1, 3]
     assert captions == ["fear train\nsad test", "happy no split\nhappy train ×2"]

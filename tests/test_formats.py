@@ -28,8 +28,8 @@ from tests.fer_files import (
 
 from emotion_detection import members
 from emotion_detection.dataset import NO_SPLIT, Faces, digest, drop_leaks, duplicates
-from emotion_detection.formats import OFFICIAL, SAMPLE_COMMENT, read_raw
-from emotion_detection.labels import EMOTIONS, SPLITS
+from emotion_detection.formats import OFFICIAL, read_raw
+from emotion_detection.labels import EMOTIONS, SAMPLE_COMMENT, SPLITS
 
 FACES = drawn_faces()
 MERGED = replace(FACES, splits=np.where(FACES.splits > 0, 2, 0).astype(np.uint8))
@@ -142,9 +142,7 @@ def test_colour_pictures_become_gray(tmp_path):
 
 def test_class_names_in_parquet_rule_over_the_order_of_the_table(tmp_path):
     alphabetical = sorted(EMOTIONS)
-    relabelled = replace(
-        FACES, labels=np.array([alphabetical.index(EMOTIONS[k]) for k in FACES.labels], "u1")
-    )
+    relabelled = replace(FACES, labels=np.array([alphabetical.index(EMOTIONS[k]) for k in FACES.labels], "u1"))
     path = text(tmp_path / "train-0.parquet", parquet(relabelled, alphabetical))
     np.testing.assert_array_equal(read_raw(path).faces.labels, FACES.labels)
 

@@ -73,12 +73,8 @@ def test_a_higher_confidence_widens_every_interval():
     labels, probabilities = drawn()
     narrow = evaluate(labels, probabilities, confidence=0.8, ece_bins=10)
     wide = evaluate(labels, probabilities, confidence=0.99, ece_bins=10)
-    assert (
-        wide.accuracy_low < narrow.accuracy_low < narrow.accuracy < narrow.accuracy_high < wide.accuracy_high
-    )
-    assert (
-        wide.macro_f1_low < narrow.macro_f1_low < narrow.macro_f1 < narrow.macro_f1_high < wide.macro_f1_high
-    )
+    assert wide.accuracy_low < narrow.accuracy_low < narrow.accuracy < narrow.accuracy_high < wide.accuracy_high
+    assert wide.macro_f1_low < narrow.macro_f1_low < narrow.macro_f1 < narrow.macro_f1_high < wide.macro_f1_high
     assert (wide.recall_low < narrow.recall_low).all()
 
 

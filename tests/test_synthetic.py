@@ -9,13 +9,11 @@ import pytest
 from cv2.data import haarcascades
 from sklearn.svm import SVC
 
-from emotion_detection.labels import EMOTIONS
+from emotion_detection.anatomy import MOVES, PEOPLE
+from emotion_detection.labels import EMOTIONS, SAMPLE_COMMENT
 from emotion_detection.stages import draw_sample
 from emotion_detection.synthetic import (
     COPIES,
-    MOVES,
-    PEOPLE,
-    SAMPLE_COMMENT,
     draw_face,
     draw_faces,
     draw_frame,
@@ -156,9 +154,7 @@ def test_the_planted_copies_are_there_and_no_others(archive):
     groups: dict[bytes, list[str]] = {}
     for name, jpeg in pictures.items():
         groups.setdefault(jpeg, []).append(name)
-    copied = [
-        {tuple(name.split("_")[0].split("/")[1:]) for name in group} for group in groups.values() if group[1:]
-    ]
+    copied = [{tuple(name.split("_")[0].split("/")[1:]) for name in group} for group in groups.values() if group[1:]]
     assert sorted(map(sorted, copied)) == sorted(map(sorted, COPIES))
 
 

@@ -61,7 +61,7 @@ def mini_xception(x: Tensor, train: Train) -> Tensor:
 
 
 def fer_resnet(x: Tensor, train: Train) -> Tensor:
-    """Residual blocks (He et al. 2016) with squeeze-and-excitation (Hu et al. 2018); widths, blocks and stem by params."""
+    """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507)."""
     x = _conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):
@@ -70,9 +70,7 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
 
 
 def _logits(features: Tensor, train: Train) -> Tensor:
-    return layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(
-        layers.Dropout(train.dropout)(features)
-    )
+    return layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(layers.Dropout(train.dropout)(features))
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -88,9 +86,7 @@ def _conv_norm(
     padding: str = "same",
     activation: str = "linear",
 ) -> Tensor:
-    x = layers.Conv2D(
-        width, kernel, strides=stride, padding=padding, use_bias=False, kernel_initializer="he_normal"
-    )(x)
+    x = layers.Conv2D(width, kernel, strides=stride, padding=padding, use_bias=False, kernel_initializer="he_normal")(x)
     return layers.Activation(activation)(_norm(x))
 
 

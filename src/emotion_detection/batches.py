@@ -38,8 +38,8 @@ def augment(images: Images, how: Augment, rng: np.random.Generator) -> Images:
     for row, (image, matrix) in enumerate(zip(images, _matrices(images.shape, how, rng), strict=True)):
         changed[row] = cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
     changed = _relit(changed, how, rng)
-    for row in np.flatnonzero(rng.random(len(images)) < how.erase):
-        _erase(changed[row], rng)
+    for erased in np.flatnonzero(rng.random(len(images)) < how.erase):
+        _erase(changed[erased], rng)
     return changed
 
 
@@ -69,5 +69,5 @@ def _erase(image: Images, rng: np.random.Generator) -> None:
     size = np.sqrt(rng.uniform(*ERASED_AREA) * image.size)
     aspect = np.sqrt(np.exp(rng.uniform(*np.log(ERASED_ASPECT))))
     height, width = (max(1, int(side)) for side in np.minimum((size * aspect, size / aspect), image.shape))
-    top, left = rng.integers(0, np.array(image.shape) - (height, width) + 1)
+    top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
     image[top : top + height, left : left + width] = rng.integers(0, 256, (height, width), dtype=np.uint8)

@@ -71,9 +71,7 @@ class Train(Section):
     @model_validator(mode="after")
     def _stages_agree(self) -> "Train":
         if not self.widths or len(self.widths) != len(self.blocks):
-            raise ValueError(
-                f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}"
-            )
+            raise ValueError(f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}")
         return self
 
 
@@ -119,11 +117,7 @@ def _first(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    return (
-        f"{key} {message}"
-        if isinstance(first["input"], dict)
-        else f"{key} {message} (got {first['input']!r})"
-    )
+    return f"{key} {message}" if isinstance(first["input"], dict) else f"{key} {message} (got {first['input']!r})"
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:

@@ -1,7 +1,6 @@
 """Faces in memory and on disk: splits, leaks and the npz file that training reads."""
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from emotion_detection.errors import InputError
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE, SPLITS
+from emotion_detection.replacing import replacing
 
 NO_SPLIT = 255  # the split of a row whose source does not tell
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -56,14 +56,8 @@ class Duplicates:
 
 def save(faces: Faces, path: Path) -> None:
     """Write an npz file, the same bytes for the same faces; a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **{name: getattr(faces, name) for name in ARRAYS})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as written:
+        np.savez(written, allow_pickle=False, **{name: getattr(faces, name) for name in ARRAYS})
 
 
 def load(path: Path) -> Faces:
@@ -75,9 +69,7 @@ def load(path: Path) -> Faces:
             faces = Faces(*(arrays[name] for name in ARRAYS))
     # TypeError: a bare .npy has no context manager.
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a complete faces file: delete it and run `dvc repro prepare`"
-        ) from error
+        raise InputError(f"{path} is not a complete faces file: delete it and run `dvc repro prepare`") from error
     _check_arrays(faces, path)
     return faces
 
@@ -129,9 +121,7 @@ def divide(faces: Faces, *, val_fraction: float, test_fraction: float) -> Faces:
 
 def _share(faces: Faces, rows: NDArray[np.bool_], fractions: dict[int, float]) -> Faces:
     """Deal the chosen rows out to splits; the last split takes what is left."""
-    pictures, inverse, copies = np.unique(
-        _fingerprints(faces.images[rows]), return_inverse=True, return_counts=True
-    )
+    pictures, inverse, copies = np.unique(_fingerprints(faces.images[rows]), return_inverse=True, return_counts=True)
     # Copies may disagree on the label; the smallest stands for them, whatever the order of rows.
     owner = np.full(len(pictures), len(EMOTIONS))
     np.minimum.at(owner, inverse, faces.labels[rows])
@@ -141,9 +131,7 @@ def _share(faces: Faces, rows: NDArray[np.bool_], fractions: dict[int, float]) -
         # `pictures` is sorted by fingerprint, which is as good as shuffled.
         size = copies[owner == label]
         middle = (np.cumsum(size) - size / 2) / size.sum()
-        chosen[owner == label] = np.array(list(fractions), np.uint8)[
-            np.searchsorted(bounds, middle, side="right")
-        ]
+        chosen[owner == label] = np.array(list(fractions), np.uint8)[np.searchsorted(bounds, middle, side="right")]
     splits = faces.splits.copy()
     splits[rows] = chosen[inverse]
     return replace(faces, splits=splits)
@@ -172,9 +160,7 @@ def drop_leaks(faces: Faces) -> tuple[Faces, dict[str, int]]:
 
 def duplicates(faces: Faces) -> Duplicates:
     """Find identical pictures, those with conflicting labels, and blank ones."""
-    pictures, inverse, copies = np.unique(
-        _fingerprints(faces.images), return_inverse=True, return_counts=True
-    )
+    pictures, inverse, copies = np.unique(_fingerprints(faces.images), return_inverse=True, return_counts=True)
     by_picture = np.argsort(inverse, kind="stable")
     starts = np.cumsum(copies)[:-1]
     groups = [rows for rows in np.split(by_picture, starts) if len(rows) > 1]

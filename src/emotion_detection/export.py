@@ -1,8 +1,6 @@
 """A trained model -> the ONNX file that ships, proved to compute the same."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import keras
@@ -11,6 +9,7 @@ import onnx
 
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
+from emotion_detection.replacing import replacing
 
 TOLERANCE = 1e-4  # the largest difference of a probability between Keras and onnxruntime
 
@@ -23,16 +22,12 @@ def export_onnx(model: keras.Model, path: Path) -> float:
     """
     faces = np.random.default_rng(0).integers(0, 256, (64, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     expected = model.predict_on_batch(faces[..., np.newaxis])
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        written = Path(folder) / path.name
+    with replacing(path) as written:
         model.export(written, format="onnx", verbose=False)
         _describe(written)
         difference = float(np.abs(EmotionClassifier(written).probabilities(faces) - expected).max())
         if difference > TOLERANCE:
-            raise ArithmeticError(
-                f"{path} would differ from the Keras model by {difference:.1e} in a probability"
-            )
-        os.replace(written, path)
+            raise ArithmeticError(f"{path} would differ from the Keras model by {difference:.1e} in a probability")
     return difference
 
 

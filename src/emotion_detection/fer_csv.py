@@ -14,9 +14,7 @@ from emotion_detection.errors import InputError
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
-LINE_BYTES = (
-    1 << 16
-)  # a row of 2,304 numbers has at most 9,300; a file without line ends must not fill memory
+LINE_BYTES = 1 << 16  # a row of 2,304 numbers has at most 9,300; a file without line ends must not fill memory
 LABELS = {str(label).encode(): label for label in range(len(EMOTIONS))}
 SPLIT_OF_USAGE = {b"Training": 0, b"PublicTest": 1, b"PrivateTest": 2}
 RATERS = {"image name", "neutral", "happiness", "contempt"}  # columns of fer2013new.csv

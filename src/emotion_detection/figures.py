@@ -1,6 +1,5 @@
 """Every picture the pipeline writes: the data, a model's scores, a training. Each function writes one PNG."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from emotion_detection.dataset import Faces
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE, SPLITS
 from emotion_detection.metrics import Report
+from emotion_detection.replacing import replacing
 
 DPI = 150
 SHEET = 40  # pictures on a sheet of captioned faces
@@ -174,9 +174,7 @@ def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
         _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
         _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
         _curves(rates, history, {"learning_rate": GREEN})
-        scores.set_title(
-            f"Accuracy and macro-F1: best at epoch {best['epoch']:.0f}, {best['val_macro_f1']:.1%}"
-        )
+        scores.set_title(f"Accuracy and macro-F1: best at epoch {best['epoch']:.0f}, {best['val_macro_f1']:.1%}")
         scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         losses.set_title("Loss")
         rates.set_title("Learning rate")
@@ -214,9 +212,7 @@ def _sheet(images: NDArray[np.uint8], captions: Sequence[str], path: Path, *, ti
         for place, (face, caption) in enumerate(zip(images, captions, strict=True)):
             x_px, y_px = place % columns * across, tops[place // columns]
             _place(axes, face, x_px=x_px, y_px=y_px)
-            axes.text(
-                x_px + IMAGE_SIZE / 2, y_px + IMAGE_SIZE + 2, caption, ha="center", va="top", fontsize=8
-            )
+            axes.text(x_px + IMAGE_SIZE / 2, y_px + IMAGE_SIZE + 2, caption, ha="center", va="top", fontsize=8)
         _bare(axes, width_px=columns * across, height_px=max(tops[-1], 1))
         axes.set_title(title)
 
@@ -236,14 +232,8 @@ def _bare(axes: Axes, *, width_px: float, height_px: float) -> None:
 @contextmanager
 def _drawing(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
     """A figure in the common style, written to `path` as a whole if the block ends well, else not at all."""
-    beside = path.with_name(path.name + ".part")
-    with rc_context(STYLE):
+    with rc_context(STYLE), replacing(path) as written:
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
         yield figure
-        try:
-            # Without the library's version in it, the same numbers give the same bytes.
-            figure.savefig(beside, dpi=DPI, format="png", metadata={"Software": None})
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        # Without the library's version in it, the same numbers give the same bytes.
+        figure.savefig(written, dpi=DPI, metadata={"Software": None})

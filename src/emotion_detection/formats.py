@@ -10,13 +10,10 @@ import numpy as np
 from emotion_detection import fer_csv, pictures
 from emotion_detection.dataset import NO_SPLIT, TEST, TRAIN, VAL, Faces, digest
 from emotion_detection.errors import InputError
-from emotion_detection.labels import EMOTIONS, SPLITS
+from emotion_detection.labels import EMOTIONS, SAMPLE_COMMENT, SPLITS
 from emotion_detection.members import Container, Member, opened
 
-SAMPLE_COMMENT = b"emotion-detection sample"  # the archive comment of the built-in sample
-KNOWN = (
-    "fer2013.csv, icml_face_data.csv, Kaggle's archive.zip, folders named after emotions, or parquet files"
-)
+KNOWN = "fer2013.csv, icml_face_data.csv, Kaggle's archive.zip, folders named after emotions, or parquet files"
 
 # Rows of each emotion (in the order of EMOTIONS) in the official train, val and test split.
 OFFICIAL = np.array(
@@ -34,9 +31,7 @@ KNOWN_MD5 = {
 }
 
 # What else people hand in, by its first bytes (lower case), and what to do about it.
-PICKLE = (
-    "is a pickle, which can run any code when it is loaded: give the CSV, picture or parquet files instead"
-)
+PICKLE = "is a pickle, which can run any code when it is loaded: give the CSV, picture or parquet files instead"
 WEB_PAGE = "is a web page, most likely for signing in: sign in with a browser and download the file there"
 NESTED = "is an archive inside an archive: unpack the outer one and give this file"
 STRANGERS = {

@@ -21,9 +21,7 @@ class EmotionClassifier:
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base but this
-            raise InputError(
-                f"{path} cannot be loaded as an ONNX model: {' '.join(str(error).split())}"
-            ) from error
+            raise InputError(f"{path} cannot be loaded as an ONNX model: {' '.join(str(error).split())}") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.labels: tuple[str, ...] = tuple(json.loads(metadata.get("labels", "[]")))
         self._input = self._session.get_inputs()[0]

@@ -46,9 +46,7 @@ class Member:
         with self.open() as stream:
             content = stream.read(limit + 1)
         if len(content) > limit:
-            raise InputError(
-                f"{self.name} is larger than {limit:,} bytes: this is no file of a FER-2013 data set"
-            )
+            raise InputError(f"{self.name} is larger than {limit:,} bytes: this is no file of a FER-2013 data set")
         return content
 
 
@@ -71,9 +69,7 @@ class _Meter:
     def take(self, count: int) -> None:
         self.total += count
         if self.total > MAX_TOTAL_BYTES:
-            raise InputError(
-                f"{self.path} unpacks to more than {MAX_TOTAL_BYTES >> 20:,} MiB: refused as a zip bomb"
-            )
+            raise InputError(f"{self.path} unpacks to more than {MAX_TOTAL_BYTES >> 20:,} MiB: refused as a zip bomb")
 
 
 class _Metered(io.RawIOBase):
@@ -126,9 +122,7 @@ def opened(path: Path) -> Iterator[Container]:
         elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             yield _zip(path, stream)
         else:
-            yield Container(
-                "file", (_member(path.name, path.stat().st_size, partial(path.open, "rb"), _Meter(path)),)
-            )
+            yield Container("file", (_member(path.name, path.stat().st_size, partial(path.open, "rb"), _Meter(path)),))
 
 
 def _member(name: str, size: int, opener: Callable[[], Any], meter: _Meter) -> Member:
@@ -143,9 +137,7 @@ def _folder(path: Path) -> Container:
     meter = _Meter(path)
     found = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
     members = (
-        _member(name, file.stat().st_size, partial(file.open, "rb"), meter)
-        for name, file in found
-        if _visible(name)
+        _member(name, file.stat().st_size, partial(file.open, "rb"), meter) for name, file in found if _visible(name)
     )
     return Container("folder", tuple(members))
 
@@ -155,9 +147,7 @@ def _zip(path: Path, stream: BinaryIO) -> Container:
     with _told(path):
         archive = zipfile.ZipFile(stream)
     entries = {_safe(path, entry.filename): entry for entry in archive.infolist() if not entry.is_dir()}
-    members = [
-        _member(name, entry.file_size, partial(archive.open, entry), meter) for name, entry in entries.items()
-    ]
+    members = [_member(name, entry.file_size, partial(archive.open, entry), meter) for name, entry in entries.items()]
     return _sorted(path, "zip", members, archive.comment)
 
 
@@ -180,9 +170,7 @@ def _tar(path: Path, stream: BinaryIO, meter: _Meter) -> Container:
         archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # closed with the stream
         for entry in archive:
             if entry.offset_data + entry.size > MAX_TOTAL_BYTES:
-                raise InputError(
-                    f"{path} unpacks to more than {MAX_TOTAL_BYTES >> 20:,} MiB: refused as a zip bomb"
-                )
+                raise InputError(f"{path} unpacks to more than {MAX_TOTAL_BYTES >> 20:,} MiB: refused as a zip bomb")
             if entry.isfile():
                 opener = partial(archive.extractfile, entry)
                 members.append(_member(_safe(path, entry.name), entry.size, opener, meter))
@@ -200,9 +188,7 @@ def _safe(path: Path, name: str) -> str:
     """The name with "/"; one that points outside is refused although nothing is written: it is an attack."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match("[A-Za-z]:", plain) or ".." in plain.split("/"):
-        raise InputError(
-            f"{path} holds a file named {name!r}, which points outside the archive: do not trust it"
-        )
+        raise InputError(f"{path} holds a file named {name!r}, which points outside the archive: do not trust it")
     return PurePosixPath(plain).as_posix()
 
 

@@ -140,16 +140,12 @@ def per_class(report: Report, split: str) -> list[dict[str, str | int | float]]:
 def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
     truth, table = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if truth.ndim != 1 or table.shape != (len(truth), CLASSES):
-        raise ValueError(
-            f"labels must be (n,) and probabilities (n,{CLASSES}), not {truth.shape} and {table.shape}"
-        )
+        raise ValueError(f"labels must be (n,) and probabilities (n,{CLASSES}), not {truth.shape} and {table.shape}")
     _check_labels(truth)
     wrong = ~(np.isclose(table.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE) & (table >= 0).all(axis=1))
     if wrong.any():
         row = int(wrong.argmax())
-        raise ValueError(
-            f"row {row} holds no probabilities: they must be >= 0 and sum to one, not {table[row]}"
-        )
+        raise ValueError(f"row {row} holds no probabilities: they must be >= 0 and sum to one, not {table[row]}")
     # float32 sums miss one by 1e-7, which scikit-learn warns about in float64.
     return truth.astype(np.intp), table / table.sum(axis=1, keepdims=True)
 

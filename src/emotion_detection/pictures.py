@@ -156,9 +156,7 @@ def _rows(table: Any, where: str, split: int) -> Iterator[Encoded]:
         if not isinstance(content, bytes):
             raise InputError(f"{where}: row {row} holds no picture: get the file again")
         if label not in label_of:
-            raise InputError(
-                f"{where}: row {row} has label {label!r}, which is not one of 0 to 6: get it again"
-            )
+            raise InputError(f"{where}: row {row} has label {label!r}, which is not one of 0 to 6: get it again")
         yield Encoded(f"{where}: row {row}", split, label_of[label], content)
 
 

@@ -103,7 +103,15 @@ class Run:
         with _answering():
             mlflow.log_artifacts(str(path), folder)
 
-    def log_faces(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, name: str, split: str, tags: dict[str, str]) -> None:
+    def log_faces(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        *,
+        name: str,
+        split: str,
+        tags: dict[str, str],
+    ) -> None:
         """Name the data a split came from: its digest and size, never its pictures."""
         data = mlflow.data.from_numpy(images, targets=labels, name=f"{name}-{split}")  # type: ignore[attr-defined]
         with _answering():
@@ -111,10 +119,8 @@ class Run:
 
 
 @contextmanager
-def run(
-    run_id: str | None = None, *, name: str | None = None, tags: Mapping[str, str] | None = None
-) -> Iterator[Run]:
-    """A new run with system metrics, or the one that is named; ends FINISHED, FAILED if the body raises, KILLED on Ctrl-C.
+def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+    """Open a new run, or the one that is named; it ends FINISHED, FAILED if the body raises, KILLED on Ctrl-C.
 
     Under `mlflow run` the new run is the one which that command has opened. InputError if the store does not answer
     or does not know the run.
@@ -123,7 +129,10 @@ def run(
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
     with _answering():
         active = mlflow.start_run(
-            run_id, experiment_id=_experiment() if new else None, run_name=name, log_system_metrics=name is not None
+            run_id,
+            experiment_id=_experiment() if new else None,
+            run_name=name,
+            log_system_metrics=name is not None,
         )
         mlflow.set_tags(dict(tags or {}))
     try:

@@ -90,7 +90,7 @@ class _Trainer:
         return 1 + scores.index(max(scores)) if scores else 0
 
     def best_model(self) -> keras.Model:
-        """The network in float32 with the best weights: what is exported must not depend on this machine's precision."""
+        """The best weights in a float32 network: what is exported must not depend on this machine's precision."""
         model = build_with(self._train, precision="float32")
         model.set_weights(self._best)
         return model
@@ -102,15 +102,13 @@ class _Trainer:
         taught = self._teach(epoch)
         speed = len(self._taught) / (time.perf_counter() - start)
         scores, weights = self._validate()
-        self.history.append(
-            {"epoch": epoch, **taught, **scores, "learning_rate": rate, "images_per_second": speed}
-        )
+        self.history.append({"epoch": epoch, **taught, **scores, "learning_rate": rate, "images_per_second": speed})
         if self._best_epoch == epoch:
             self._best = weights
         return self.history[-1]
 
     def _teach(self, epoch: int) -> Epoch:
-        """One pass over the train split, by train_on_batch: Keras's fit idles after its last batch (tf.data's autotuner)."""
+        """One pass over the train split. By train_on_batch, as fit idles after its last batch (tf.data's autotuner)."""
         loss = accuracy = 0.0
         steps = batches(
             self._taught,
@@ -151,9 +149,7 @@ class _Trainer:
 
     def _predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICTED_AT_ONCE)
-        return np.concatenate(
-            [self._model.predict_on_batch(images[at : at + PREDICTED_AT_ONCE]) for at in starts]
-        )
+        return np.concatenate([self._model.predict_on_batch(images[at : at + PREDICTED_AT_ONCE]) for at in starts])
 
     def save(self, checkpoint: Path) -> None:
         """Write the state beside the last one, then rename: a kill at any moment leaves one whole state."""

@@ -16,6 +16,7 @@ from emotion_detection.errors import one_line
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.replacing import replacing
+
 # test_clean: the test rows that have no copy in the source's training split.
 SPLITS_SCORED = ("val", "test", "test_clean")
 
@@ -79,7 +80,12 @@ def draw(report: metrics.Report, split: str, folder: Path) -> None:
 def predictions(faces: Faces, probabilities: NDArray[np.float32]) -> Iterator[dict[str, object]]:
     for label, copied, row in zip(faces.labels, faces.copied, probabilities, strict=True):
         named = {f"p_{emotion}": f"{p:.4f}" for emotion, p in zip(EMOTIONS, row, strict=True)}
-        yield {"emotion": EMOTIONS[label], "predicted": EMOTIONS[row.argmax()], "copied": int(copied), **named}
+        yield {
+            "emotion": EMOTIONS[label],
+            "predicted": EMOTIONS[row.argmax()],
+            "copied": int(copied),
+            **named,
+        }
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -38,14 +38,20 @@ def train(paths: argparse.Namespace) -> None:
     data = json.loads(paths.data_report.read_text())
     recorded = params.model_dump(include={"prepare", "train"})
     checkpoint = paths.checkpoints / _key(recorded, data["digest"])
-    tags = provenance() | {"dataset": data["dataset"], "dataset_digest": data["digest"], "dvc_md5": data["dvc_md5"]}
+    tags = provenance() | {
+        "dataset": data["dataset"],
+        "dataset_digest": data["digest"],
+        "dvc_md5": data["dvc_md5"],
+    }
     name = tags.get("dvc_experiment", f"{params.train.architecture} on {data['dataset']}")
     with tracking.run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
         _remember_run(checkpoint, run.id)
         run.log_params(recorded)
         for split in SPLITS:
             part = faces.of(split)
-            run.log_faces(part.images, part.labels, name=data["dataset"], split=split, tags={"dvc_md5": data["dvc_md5"]})
+            run.log_faces(
+                part.images, part.labels, name=data["dataset"], split=split, tags={"dvc_md5": data["dvc_md5"]}
+            )
         run.log_folder(paths.data_figures, "data")
         run.log_file(paths.data_report, "data")
         fitted = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
