@@ -1,27 +1,32 @@
 """What each module of the package imports, read from the source with ast."""
 
 import ast
+import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "emotion_detection"
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name inside the package -> file; packages themselves are left out."""
     files = (path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in files}
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Full dotted names that a file imports, at its top or inside a function."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import in line {node.lineno}: write the full name"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def internal(path: Path) -> set[str]:
@@ -32,8 +37,8 @@ def internal(path: Path) -> set[str]:
 
 
 def external(path: Path) -> set[str]:
-    """Top-level names of everything else that a file imports."""
-    return {name.split(".")[0] for name in imported(path)} - {"emotion_detection"}
+    """Top-level names of the libraries that a file imports, the standard one apart."""
+    return {name.split(".")[0] for name in imported(path)} - {"emotion_detection"} - sys.stdlib_module_names
 
 
 def reached(module: str) -> set[str]:

@@ -52,8 +52,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     save(drawn_faces(), path)
     before = path.read_bytes()
 
-    def broken(stream, **_):
-        stream.write(b"half")
+    def broken(file, **_):
+        file.write_bytes(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(np, "savez", broken)

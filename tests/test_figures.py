@@ -93,10 +93,17 @@ def test_drawing_leaves_the_style_of_others_alone(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_a_missing_folder_is_an_error_and_creates_nothing(tmp_path):
-    with pytest.raises(OSError, match="absent"):
-        figures.confusion_matrix(REPORT, tmp_path / "absent" / "figure.png", title="val")
-    assert not list(tmp_path.iterdir())
+def test_a_missing_folder_is_made(tmp_path):
+    figures.confusion_matrix(REPORT, tmp_path / "absent" / "figure.png", title="val")
+    assert [file.name for file in (tmp_path / "absent").iterdir()] == ["figure.png"]
+
+
+def test_a_file_in_the_folders_place_is_an_error_and_stays(tmp_path):
+    (tmp_path / "taken").write_bytes(b"older")
+    with pytest.raises(OSError, match="taken"):
+        figures.confusion_matrix(REPORT, tmp_path / "taken" / "figure.png", title="val")
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+    assert (tmp_path / "taken").read_bytes() == b"older"
 
 
 def test_a_failure_while_drawing_leaves_the_older_figure(tmp_path):
@@ -119,11 +126,16 @@ def test_a_failure_while_writing_leaves_no_part_of_a_figure(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_replacement_leaves_no_part_of_a_figure(tmp_path):
-    (tmp_path / "figure.png").mkdir()
-    with pytest.raises(OSError, match=r"figure\.png"):
+def test_a_failed_replacement_leaves_the_older_figure_and_no_part_of_the_new(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not permitted")
+
+    (tmp_path / "figure.png").write_bytes(b"older")
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="not permitted"):
         figures.contact_sheet(FACES, tmp_path / "figure.png")
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
+    assert (tmp_path / "figure.png").read_bytes() == b"older"
 
 
 def test_duplicates_with_contradicting_labels_come_first():

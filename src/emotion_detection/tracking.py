@@ -70,9 +70,10 @@ class Run:
         with _answering():
             mlflow.log_params(dict(_flat(params)))
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+    def log_scores(self, scores: Mapping[str, float], *, epochs: int) -> None:
+        """The finished model's metrics, one step after its `epochs`: MLflow shows the value of the last step."""
         with _answering():
-            mlflow.log_metrics(dict(metrics))
+            mlflow.log_metrics(dict(scores), step=epochs + 1)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Metrics of one epoch. If the store does not answer, training goes on; `log_missing` mends the gap."""

@@ -73,7 +73,10 @@ def _refuse_unknown(data: Path) -> None:
         state = json.loads(_dvc(data, "status", "--json", pointer.name)).get(pointer.name, [])
         if not any("changed outs" in entry for entry in state if isinstance(entry, dict)):
             return
-    raise InputError(f"{data}/ holds files that DVC has not stored, and nothing may be lost: move it away first")
+    raise InputError(
+        f"{data}/ does not hold what {pointer} pins, and nothing may be lost: "
+        f"`dvc checkout {pointer}` brings that back, or move {data}/ away"
+    )
 
 
 def _replace(data: Path, new: Path, old: Path) -> None:

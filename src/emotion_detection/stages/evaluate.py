@@ -40,7 +40,7 @@ def evaluate(paths: argparse.Namespace) -> None:
         with replacing(paths.report) as folder:
             folder.mkdir()
             headline = score(load(paths.faces), paths.model, folder, params)
-        run.log_metrics(headline)
+        run.log_scores(headline, epochs=len(read_history(paths.model / "history.csv")))
         run.log_folder(paths.report, "report")
     for split in SPLITS_SCORED:
         print(summary(headline, split))

@@ -1,0 +1,89 @@
+"""The zoo: every network in it is tested by being in it."""
+
+from pathlib import Path
+from typing import get_args
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from emotion_detection.architectures import NETWORKS, build
+from emotion_detection.config import Train
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "fer_resnet.yaml"
+FACES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
+PARAMETERS = {"seed_cnn": 2_345_607, "paper_cnn": 56_883_015, "mini_xception": 58_423}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def model(request, params):
+    keras.utils.set_random_seed(1)
+    return build(params.train.model_copy(update={"architecture": request.param, "dropout": 0.37}))
+
+
+def test_params_offer_exactly_the_networks_there_are():
+    assert set(get_args(Train.model_fields["architecture"].annotation)) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_probabilities_of_any_number_of_faces(model, n):
+    probabilities = model.predict_on_batch(FACES[:n])
+    assert probabilities.shape == (n, 7)
+    assert probabilities.dtype == np.float32
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_another_face_gives_other_probabilities(model):
+    one, other, _ = model.predict_on_batch(FACES)
+    assert np.abs(one - other).max() > 1e-7
+
+
+def test_faces_are_scaled_inside(model):
+    (faces,) = model.inputs
+    assert (faces.dtype, faces.shape) == ("uint8", (None, 48, 48, 1))
+    (scaling,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
+    assert model.layers[1] is scaling
+    scaled = keras.ops.convert_to_numpy(scaling(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)))
+    np.testing.assert_allclose(scaled.ravel(), [-1, 1], atol=1e-6)
+
+
+def test_dropout_before_the_last_layer_is_that_of_params(model):
+    assert [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)][-1].rate == 0.37
+
+
+def test_parameter_counts(model):
+    if model.name in PARAMETERS:
+        assert model.count_params() == PARAMETERS[model.name]
+
+
+# The last of the tests that share the models: it trains them.
+def test_every_trainable_weight_is_taught(model):
+    model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
+    before = [np.array(variable) for variable in model.trainable_variables]
+    model.train_on_batch(FACES, np.eye(7, dtype=np.float32)[[0, 3, 5]])
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        assert (np.array(variable) != old).any(), f"{variable.path} was not taught"
+
+
+def test_the_recipe_of_fer_resnet_is_small(params):
+    recipe = params.train.model_copy(update=yaml.safe_load(RECIPE.read_text())["train"])
+    assert 500_000 < build(recipe).count_params() < 2_000_000
+
+
+def test_fer_resnet_is_as_wide_deep_and_coarse_as_params_say(params):
+    train = params.train.model_copy(update={"widths": (8, 24), "blocks": (1, 3), "stem_stride": 2})
+    sums = [layer.output.shape for layer in build(train).layers if isinstance(layer, keras.layers.Add)]
+    assert sums == [(None, 24, 24, 8)] + 3 * [(None, 12, 12, 24)]
+    fine = build(train.model_copy(update={"stem_stride": 1}))
+    assert next(layer.output.shape for layer in fine.layers if isinstance(layer, keras.layers.Add)) == (None, 48, 48, 8)
+
+
+def test_the_seed_decides_the_weights(params):
+    def first_weights(seed):
+        keras.utils.set_random_seed(seed)
+        return build(params.train).get_weights()[0]
+
+    np.testing.assert_array_equal(first_weights(1), first_weights(1))
+    assert (first_weights(1) != first_weights(2)).any()

@@ -1,0 +1,212 @@
+"""params.yaml: what is committed is valid, and every mistake is refused in one line that names the key."""
+
+import ast
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from emotion_detection.config import Params, check_params, load_params
+from emotion_detection.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = ROOT / "params.yaml"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def tree():
+    return yaml.safe_load(COMMITTED.read_text())
+
+
+def changed(key, value):
+    """The committed tree with the dotted key set."""
+    whole = tree()
+    *sections, last = key.split(".")
+    place = whole
+    for section in sections:
+        place = place[section]
+    place[last] = value
+    return whole
+
+
+def without(key):
+    whole = changed(key, None)
+    *sections, last = key.split(".")
+    place = whole
+    for section in sections:
+        place = place[section]
+    del place[last]
+    return whole
+
+
+def merged(base, patch):
+    both = {key: merged(base[key], value) if isinstance(value, dict) else value for key, value in patch.items()}
+    return {**base, **both}
+
+
+def refusal(whole) -> str:
+    with pytest.raises(InputError) as error:
+        check_params(whole, "params.yaml")
+    message = str(error.value)
+    assert message.startswith("params.yaml: ")
+    assert "\n" not in message
+    return message.removeprefix("params.yaml: ")
+
+
+def test_the_committed_file_holds_what_it_says():
+    params = load_params(COMMITTED)
+    written = tree()
+    assert params.train.architecture == written["train"]["architecture"]
+    assert params.train.augment.scale == tuple(written["train"]["augment"]["scale"])
+    assert params.register_.alias == written["register"]["alias"]
+    assert params.model_dump(by_alias=True, mode="json") == check_params(written, "").model_dump(
+        by_alias=True, mode="json"
+    )
+
+
+def test_params_are_frozen():
+    params = load_params(COMMITTED)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.epochs = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        params.train.augment.flip = False
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_fits_the_committed_file(recipe):
+    patch = yaml.safe_load(recipe.read_text())
+    params = check_params(merged(tree(), patch), recipe.name)
+    assert params.train.architecture == patch["train"]["architecture"]
+    assert params.train.learning_rate == float(patch["train"]["learning_rate"])
+
+
+def test_there_are_recipes():
+    assert {"fer_resnet", "seed_cnn"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("trian", "train"),
+        ("register_", "register"),
+        ("train.learning_rat", "learning_rate"),
+        ("train.augment.rotate", "rotate_deg"),
+        ("prepare.val_share", "val_fraction"),
+        ("evaluate.bins", "ece_bins"),
+        ("register.gain", "min_gain"),
+    ],
+)
+def test_a_misspelt_key_is_refused_and_the_allowed_ones_are_listed(key, allowed):
+    message = refusal(changed(key, 1))
+    assert message.startswith(f"{key} is not a parameter; allowed here: ")
+    assert allowed in message.split(": ")[1].split(", ")
+
+
+@pytest.mark.parametrize("key", ["train", "train.seed", "train.augment.erase", "register", "evaluate.confidence"])
+def test_a_missing_key_is_named(key):
+    assert refusal(without(key)) == f"{key} is missing"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.architecture", "resnet50", ["seed_cnn", "mini_xception", "fer_resnet", "got 'resnet50'"]),
+        ("train.optimizer", "adamw", ["'sgd' or 'adam'", "got 'adamw'"]),
+        ("train.stem_stride", 3, ["1 or 2", "got 3"]),
+        ("train.epochs", "twelve", ["integer", "got 'twelve'"]),
+        ("train.epochs", 0, ["greater than or equal to 1", "got 0"]),
+        ("train.epochs", 1.5, ["integer", "got 1.5"]),
+        ("train.batch_size", None, ["integer", "got None"]),
+        ("train.learning_rate", 0, ["greater than 0", "got 0"]),
+        ("train.learning_rate", float("nan"), ["greater than 0", "got nan"]),
+        ("train.dropout", 1.0, ["less than 1", "got 1.0"]),
+        ("train.dropout", float("nan"), ["got nan"]),
+        ("train.augment.shift", -0.1, ["greater than or equal to 0", "got -0.1"]),
+        ("train.augment.flip", "maybe", ["boolean", "got 'maybe'"]),
+        ("train.augment.scale", [1.1, 0.9], ["reversed range: write [0.9, 1.1]"]),
+        ("train.augment.contrast", [1.0], ["got"]),
+        ("train.augment.contrast", [0, 1], ["greater than 0"]),
+        ("train.augment", 5, ["got 5"]),
+        ("register.alias", "", ["at least 1", "got ''"]),
+        ("evaluate.confidence", 95, ["less than 1", "got 95"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_key_with_what_is_allowed(key, value, words):
+    message = refusal(changed(key, value))
+    assert message.startswith(key)
+    for word in words:
+        assert word in message
+
+
+def test_widths_and_blocks_are_of_one_length():
+    message = refusal(changed("train.blocks", [1, 1]))
+    assert message == "train needs as many widths as blocks, not [16, 32, 64] and [1, 1]"
+    both_empty = changed("train.widths", [])
+    both_empty["train"]["blocks"] = []
+    assert "needs as many widths as blocks" in refusal(both_empty)
+
+
+def test_a_number_that_yaml_reads_as_text_is_repaired(tmp_path):
+    text = COMMITTED.read_text().replace("weight_decay: 5.0e-4", "weight_decay: 1e-3")
+    assert yaml.safe_load(text)["train"]["weight_decay"] == "1e-3"  # what has to be repaired
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").train.weight_decay == 0.001
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "just words\n", "train: [\n", "a: b: c\n", "\t"])
+def test_a_file_that_is_no_tree_of_params_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"params\.yaml") as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.yaml cannot be read"):
+        load_params(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("content", [b"train: \xff\n", b"train: \x00\n"])
+def test_a_file_that_is_no_text_is_refused(tmp_path, content):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_params(tmp_path / "params.yaml")
+
+
+def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
+    below = [field.annotation for field in model.model_fields.values()]
+    models = {one for one in below if isinstance(one, type) and issubclass(one, BaseModel)}
+    return {model}.union(*(sections(one) for one in models))
+
+
+def names_read() -> set[str]:
+    """Attributes that the package outside config reads, and keywords that a section given as ** can arrive at."""
+    names = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.FunctionDef):
+                names |= {argument.arg for argument in node.args.kwonlyargs}
+    return names
+
+
+@pytest.mark.parametrize("section", sorted(sections(Params), key=lambda one: one.__name__))
+def test_no_parameter_is_dead(section):
+    assert set(section.model_fields) <= names_read()
+
+
+def test_all_sections_are_looked_at():
+    assert {one.__name__ for one in sections(Params)} == {
+        "Params",
+        "Prepare",
+        "Train",
+        "Augment",
+        "Evaluate",
+        "Register",
+    }
+    assert get_args(Params.model_fields["train"].annotation) == ()

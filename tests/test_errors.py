@@ -1,0 +1,24 @@
+"""A mendable error is one line and status 1; any other keeps its traceback."""
+
+import pytest
+
+from emotion_detection.errors import InputError, one_line
+
+
+def test_an_input_error_is_one_line_on_stderr(capsys):
+    with pytest.raises(SystemExit) as end, one_line():
+        raise InputError("build/faces.npz does not exist: run prepare")
+    assert end.value.code == 1
+    assert capsys.readouterr() == ("", "error: build/faces.npz does not exist: run prepare\n")
+
+
+def test_any_other_error_passes(capsys):
+    with pytest.raises(ZeroDivisionError), one_line():
+        raise ZeroDivisionError
+    assert capsys.readouterr() == ("", "")
+
+
+def test_success_is_silent(capsys):
+    with one_line():
+        pass
+    assert capsys.readouterr() == ("", "")
