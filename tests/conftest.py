@@ -27,8 +27,7 @@ def params() -> Params:
 @pytest.fixture(scope="session")
 def plain() -> Augment:
     """No augmentation at all."""
-    nothing = {"flip": False, "shift": 0, "rotate_deg": 0, "brightness": 0, "erase": 0}
-    return Augment(**nothing, scale=(1, 1), contrast=(1, 1))
+    return Augment(flip=False, shift=0, rotate_deg=0, scale=(1, 1), brightness=0, contrast=(1, 1), erase=0)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +41,7 @@ def drawn() -> Faces:
 
 
 @pytest.fixture(scope="session")
-def _migrated(tmp_path_factory) -> Path:
+def migrated_store(tmp_path_factory) -> Path:
     """An empty MLflow database. Its first use runs all migrations, which takes seconds: once a session is enough."""
     import mlflow
 
@@ -52,7 +51,7 @@ def _migrated(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def store(_migrated, tmp_path, monkeypatch):
+def store(migrated_store, tmp_path, monkeypatch):
     """A fresh MLflow store, its uri; the working directory is a project of its own, so that artifacts stay in it."""
     import mlflow
 
@@ -60,7 +59,7 @@ def store(_migrated, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    shutil.copy(_migrated, tmp_path / "mlflow.db")
+    shutil.copy(migrated_store, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     yield uri

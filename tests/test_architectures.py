@@ -61,10 +61,11 @@ def test_parameter_counts(model):
 # The last of the tests that share the models: it trains them.
 def test_every_trainable_weight_is_taught(model):
     model.compile(keras.optimizers.SGD(1.0), "categorical_crossentropy")
-    before = [np.array(variable) for variable in model.trainable_variables]
-    model.train_on_batch(FACES, np.eye(7, dtype=np.float32)[[0, 3, 5]])
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    # An even batch: TensorFlow 2.21's oneDNN kernels corrupt the heap when mini_xception is taught an odd one.
+    model.train_on_batch(FACES[:2], np.eye(7, dtype=np.float32)[[0, 3]])
     for old, variable in zip(before, model.trainable_variables, strict=True):
-        assert (np.array(variable) != old).any(), f"{variable.path} was not taught"
+        assert (keras.ops.convert_to_numpy(variable) != old).any(), f"{variable.path} was not taught"
 
 
 def test_the_recipe_of_fer_resnet_is_small(params):

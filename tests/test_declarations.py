@@ -36,6 +36,7 @@ README = ROOT / "README.md"
 DOCUMENTS = [path for path in (README, ROOT / "CONTRIBUTING.md") if path.exists()]
 # Commands in README.md that .ci/run does not type -> the file of tests that runs them.
 RUN_BY_TESTS = {
+    "make data SOURCE=path/to/archive.zip": "test_data_command.py",
     "make data SOURCE=kaggle": "test_data_command.py",
     "make data SOURCE=huggingface": "test_data_command.py",
     "make adopt FROM=recipes/fer_resnet.yaml": "test_adopt.py",

@@ -22,3 +22,10 @@ def test_success_is_silent(capsys):
     with one_line():
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_is_no_traceback(capsys):
+    with pytest.raises(SystemExit) as end, one_line():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err.strip() == "interrupted; the same command goes on where this one stopped"

@@ -32,7 +32,7 @@ def seasoned(train, seed=0):
     for variable in model.weights:
         if "seed" in variable.path:
             continue
-        value = np.array(variable) + rng.normal(0, 0.05, variable.shape)
+        value = keras.ops.convert_to_numpy(variable) + rng.normal(0, 0.05, variable.shape)
         variable.assign(np.abs(value) + 0.1 if "variance" in variable.path else value)
     return model
 
@@ -40,7 +40,9 @@ def seasoned(train, seed=0):
 @pytest.mark.parametrize("architecture", NETWORKS)
 def test_every_network_computes_the_same_as_onnx(architecture, params, drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "Dense", narrow)
-    model = seasoned(params.train.model_copy(update={"architecture": architecture, "widths": (16, 32), "blocks": (1, 1)}))
+    model = seasoned(
+        params.train.model_copy(update={"architecture": architecture, "widths": (16, 32), "blocks": (1, 1)})
+    )
     difference = export_onnx(model, tmp_path / "model.onnx")
     assert difference < 1e-4
     expected = model.predict_on_batch(drawn.images[..., None])
@@ -55,7 +57,7 @@ def test_every_network_computes_the_same_as_onnx(architecture, params, drawn, tm
 
 def test_a_model_taught_in_bfloat16_is_exported_in_float32(params, drawn, tmp_path):
     small = {"architecture": "fer_resnet", "widths": (8,), "blocks": (1,), "stem_stride": 2}
-    train = params.train.model_copy(update={**small, "precision": "mixed_bfloat16", "epochs": 1, "batch_size": 7})
+    train = params.train.model_copy(update={**small, "precision": "mixed_bfloat16", "epochs": 1, "batch_size": 8})
     fitted = fit(train, drawn, checkpoint=tmp_path / "checkpoint", on_epoch=lambda _: None)
     assert export_onnx(fitted.model, tmp_path / "model.onnx") < 1e-4
     types = {tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
@@ -107,7 +109,6 @@ def test_a_small_difference_is_told_and_a_large_one_refused(tmp_path, honest):
         export_onnx(off_by(np.float32(2 * TOLERANCE)), tmp_path / "model.onnx")
 
 
-@pytest.mark.xfail(strict=True, reason="nan > TOLERANCE is False")
 def test_a_graph_that_computes_no_number_is_refused(tmp_path, honest):
     with pytest.raises(ArithmeticError):
         export_onnx(Linear({"weight": np.nan}, honest), tmp_path / "model.onnx")

@@ -52,10 +52,6 @@ def test_views_and_read_only_faces_will_do(classifier):
     np.testing.assert_array_equal(classifier.probabilities(turned[::2]), classifier.probabilities(turned[::2].copy()))
 
 
-def test_labels_are_those_of_the_file(classifier):
-    assert classifier.labels == EMOTIONS
-
-
 def refused(path, *words):
     with pytest.raises(InputError) as error:
         EmotionClassifier(path)
@@ -85,7 +81,6 @@ def test_other_labels_are_refused(tmp_path, labels):
     refused(write_linear(tmp_path / "model.onnx", labels=labels), "labels", "angry", "export it")
 
 
-@pytest.mark.xfail(strict=True, reason="labels that are no JSON list end in a traceback")
 @pytest.mark.parametrize("labels", ["angry,disgust", "7", ""])
 def test_labels_that_are_no_json_list_are_refused(tmp_path, labels):
     refused(write_linear(tmp_path / "model.onnx", labels=labels), "labels")
@@ -93,10 +88,9 @@ def test_labels_that_are_no_json_list_are_refused(tmp_path, labels):
 
 @pytest.mark.parametrize("form", [{"side": 64}, {"dtype": TensorProto.FLOAT}])
 def test_another_input_is_refused(tmp_path, form):
-    refused(write_linear(tmp_path / "model.onnx", **form), "uint8 [n, 48, 48, 1]", "export it")
+    refused(write_linear(tmp_path / "model.onnx", **form), "tensor(uint8) [n, 48, 48, 1]", "export it")
 
 
-@pytest.mark.xfail(strict=True, reason="the first axis of the input is not checked")
 def test_a_fixed_batch_is_refused(tmp_path):
     graph = onnx.load(write_linear(tmp_path / "model.onnx"))
     for value in (*graph.graph.input, *graph.graph.output):
@@ -105,7 +99,6 @@ def test_a_fixed_batch_is_refused(tmp_path):
     refused(tmp_path / "model.onnx", "export it")
 
 
-@pytest.mark.xfail(strict=True, reason="the output is not checked")
 def test_another_output_is_refused(tmp_path):
     graph = onnx.load(write_linear(tmp_path / "model.onnx"))
     graph.graph.node.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))

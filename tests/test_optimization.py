@@ -97,7 +97,7 @@ def compiled(params, **changes):
 
 
 def weights(model):
-    return {variable.path: np.array(variable) for variable in model.trainable_variables}
+    return {variable.path: ops.convert_to_numpy(variable) for variable in model.trainable_variables}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -138,7 +138,7 @@ def test_the_average_follows_the_weights_by_its_momentum(params):
     averages = model.optimizer._model_variables_moving_average
     for variable, average in zip(model.trainable_variables, averages, strict=True):
         expected = 0.75 * steps[0][variable.path] + 0.25 * steps[1][variable.path]
-        np.testing.assert_allclose(np.array(average), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ops.convert_to_numpy(average), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_no_ema_no_average(params):

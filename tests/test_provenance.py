@@ -32,7 +32,8 @@ def repository(folder):
     return folder
 
 
-def test_a_clean_repository(repository):
+@pytest.mark.usefixtures("repository")
+def test_a_clean_repository():
     tags = {"git_commit": git("rev-parse", "HEAD"), "git_dirty": "false", "host": platform.node()}
     assert provenance() == {key: value for key, value in tags.items() if value}
 
@@ -47,7 +48,8 @@ def test_a_new_file_is_dirt(repository):
     assert provenance()["git_dirty"] == "true"
 
 
-def test_outside_a_repository_nothing_is_said_of_git(folder):
+@pytest.mark.usefixtures("folder")
+def test_outside_a_repository_nothing_is_said_of_git():
     assert provenance().keys() <= {"host"}
 
 
@@ -56,7 +58,8 @@ def test_without_git_nothing_is_said_of_it(repository, monkeypatch):
     assert provenance().keys() <= {"host"}
 
 
-def test_a_dvc_experiment_is_named(repository, monkeypatch):
+@pytest.mark.usefixtures("repository")
+def test_a_dvc_experiment_is_named(monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "upset-gulf")
     assert provenance()["dvc_experiment"] == "upset-gulf"
 

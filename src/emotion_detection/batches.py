@@ -21,14 +21,15 @@ ERASED_ASPECT = (0.5, 2.0)  # height over width
 def batches(
     faces: Faces, augmentation: Augment, *, batch_size: int, seed: int, epoch: int
 ) -> Iterator[tuple[Images, NDArray[np.uint8]]]:
-    """Yield images u8 (b,48,48,1) and labels u8 (b,): every face once, in an order drawn from (seed, epoch).
+    """Yield images u8 (b,48,48,1) and labels u8 (b,): every face, in an order drawn from (seed, epoch).
 
+    The last batch is filled up with faces from the epoch's beginning: a smaller one would make TensorFlow compile
+    twice, and an odd one can crash it (oneDNN's gradients of separable convolutions in TensorFlow 2.21).
     Nothing outlives an epoch, so an epoch is the same whether or not training was interrupted before it.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(faces))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    steps = -(-len(faces) // batch_size)
+    for rows in np.resize(rng.permutation(len(faces)), (steps, batch_size)):
         yield augment(faces.images[rows], augmentation, rng)[..., np.newaxis], faces.labels[rows]
 
 

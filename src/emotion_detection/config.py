@@ -56,7 +56,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
     patience: Count  # epochs without a better val_macro_f1 before training stops
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)]  # even: see batches
     optimizer: Literal["sgd", "adam"]
     momentum: Fraction  # sgd alone, Nesterov's
     learning_rate: Positive  # the peak
@@ -96,7 +96,7 @@ def load_params(path: Path) -> Params:
     """Read and check params.yaml; InputError names the first wrong key and what is allowed."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     return check_params(tree, str(path))
 

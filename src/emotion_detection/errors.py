@@ -11,9 +11,12 @@ class InputError(Exception):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Show an InputError as one line on stderr and exit with status 1; any other error keeps its traceback."""
+    """Show an InputError as one line on stderr and exit with status 1, Ctrl-C with 130; a bug keeps its traceback."""
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)  # what a shell expects: 128 + SIGINT

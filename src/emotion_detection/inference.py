@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from emotion_detection.errors import InputError
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
 
+READS = ("tensor(uint8)", [IMAGE_SIZE, IMAGE_SIZE, 1])
+GIVES = ("tensor(float)", [len(EMOTIONS)])
 CHUNK = 256  # faces a call: enough to fill the cores, little memory
 
 
@@ -22,20 +24,25 @@ class EmotionClassifier:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base but this
             raise InputError(f"{path} cannot be loaded as an ONNX model: {' '.join(str(error).split())}") from error
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.labels: tuple[str, ...] = tuple(json.loads(metadata.get("labels", "[]")))
-        self._input = self._session.get_inputs()[0]
-        self._check(path)
+        self._input = self._session.get_inputs()[0].name
+        self._check_labels(path)
+        self._check_shapes(path)
 
-    def _check(self, path: Path) -> None:
-        if self.labels != EMOTIONS:
+    def _check_labels(self, path: Path) -> None:
+        """Only one order of labels is right: probabilities carry no names."""
+        labels = self._session.get_modelmeta().custom_metadata_map.get("labels")
+        if labels != json.dumps(EMOTIONS):
+            raise InputError(f"{path} names the labels {labels}, not {list(EMOTIONS)}: export it with the train stage")
+
+    def _check_shapes(self, path: Path) -> None:
+        (face, *others), (probabilities, *_) = self._session.get_inputs(), self._session.get_outputs()
+        reads, gives = (face.type, face.shape[1:]), (probabilities.type, probabilities.shape[1:])
+        free = not isinstance(face.shape[0], int)
+        if others or not free or (reads, gives) != (READS, GIVES):
             raise InputError(
-                f"{path} names the labels {list(self.labels)}, not {list(EMOTIONS)}: export it with the train stage"
-            )
-        if self._input.shape[1:] != [IMAGE_SIZE, IMAGE_SIZE, 1] or self._input.type != "tensor(uint8)":
-            raise InputError(
-                f"{path} reads {self._input.type} {self._input.shape}, "
-                f"not uint8 [n, {IMAGE_SIZE}, {IMAGE_SIZE}, 1]: export it with the train stage"
+                f"{path} turns {face.type} {face.shape} into {probabilities.type} {probabilities.shape}, "
+                f"not {READS[0]} [n, {IMAGE_SIZE}, {IMAGE_SIZE}, 1] into {GIVES[0]} [n, {len(EMOTIONS)}]: "
+                "export it with the train stage"
             )
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -44,5 +51,5 @@ class EmotionClassifier:
         return np.concatenate([np.empty((0, len(EMOTIONS)), np.float32), *chunks])
 
     def _call(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._session.run(None, {self._input.name: images[..., np.newaxis]})[0]
+        result: NDArray[np.float32] = self._session.run(None, {self._input: images[..., np.newaxis]})[0]
         return result

@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(beside)
     try:
         yield beside
-        if path.is_dir():  # os.replace puts a file over a file, but no folder over a folder
+        if path.is_dir() and beside.is_dir():  # os.replace puts a file over a file, but no folder over a folder
             shutil.rmtree(path)
         os.replace(beside, path)
     finally:

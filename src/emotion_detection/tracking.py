@@ -135,8 +135,9 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
             run_name=name,
             log_system_metrics=name is not None,
         )
-        mlflow.set_tags(dict(tags or {}))
     try:
+        with _answering():
+            mlflow.set_tags(dict(tags or {}))
         yield Run(active.info.run_id)
     except BaseException as error:
         status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
@@ -152,7 +153,9 @@ def _experiment() -> str:
     client = mlflow.MlflowClient()
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
-        artifacts = (_root() / "mlruns").as_uri() if store_uri().startswith("sqlite:") else None
+        # An sqlite store has its artifacts beside it; a server decides for itself.
+        scheme, _, path = store_uri().partition(":///")
+        artifacts = Path(path).absolute().with_name("mlruns").as_uri() if scheme == "sqlite" else None
         with suppress(MlflowException):  # another process may make it at the same moment
             client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)

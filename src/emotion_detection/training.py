@@ -71,7 +71,7 @@ class _Trainer:
         for split, part in (("train", self._taught), ("val", self._val)):
             if not len(part):
                 raise InputError(f"the {split} split has no faces: look at the data and run prepare again")
-        self._steps = -(-len(self._taught) // train.batch_size)  # per epoch, rounded up
+        self._steps = -(-len(self._taught) // train.batch_size)  # per epoch
         self._model = build_with(train, precision=resolve_precision(train.precision))
         compile_for(self._model, train, steps=self._steps * train.epochs)
         self._model.optimizer.build(self._model.trainable_variables)
@@ -109,7 +109,8 @@ class _Trainer:
 
     def _teach(self, epoch: int) -> Epoch:
         """One pass over the train split. By train_on_batch, as fit idles after its last batch (tf.data's autotuner)."""
-        loss = accuracy = 0.0
+        self._reseed_dropout(epoch)
+        totals = np.zeros(2)
         steps = batches(
             self._taught,
             self._train.augment,
@@ -121,12 +122,18 @@ class _Trainer:
         for images, labels in bar:
             weight = None if self._class_weight is None else self._class_weight[labels]
             logs = self._model.train_on_batch(images, ONE_HOT[labels], sample_weight=weight, return_dict=True)
-            loss += logs["loss"] * len(labels)
-            accuracy += logs["accuracy"] * len(labels)
-            if not np.isfinite(loss):
+            totals += logs["loss"], logs["accuracy"]
+            if not np.isfinite(logs["loss"]):
                 raise InputError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
             bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        return {"loss": loss / len(self._taught), "accuracy": accuracy / len(self._taught)}
+        return dict(zip(("loss", "accuracy"), (totals / self._steps).tolist(), strict=True))
+
+    def _reseed_dropout(self, epoch: int) -> None:
+        """Keras saves no random states with the weights: an epoch's masks follow from its number instead."""
+        for number, layer in enumerate(self._model.layers):
+            if hasattr(layer, "seed_generator"):
+                state = np.random.SeedSequence([self._train.seed, epoch, number]).generate_state(2)
+                layer.seed_generator.state.assign(state)
 
     def _validate(self) -> tuple[Epoch, list[NDArray[np.float32]]]:
         """Scores on val of the weights worth keeping (their average, with train.ema), and these weights."""
