@@ -35,8 +35,11 @@ repro: $(INSTALLED) ## run what is out of date: prepare, train, evaluate, regist
 	@dvc repro
 
 ui: $(INSTALLED) ## look at runs and models in the browser; PORT=5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+	@case "$${MLFLOW_TRACKING_URI:=sqlite:///mlflow.db}" in \
+	http*) echo "the store is a server: open $$MLFLOW_TRACKING_URI in the browser" ;; \
+	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT) ;; \
+	esac
 
 adopt: $(INSTALLED) ## take over the settings of a recipe: FROM=recipes/fer_resnet.yaml
 	@python -m emotion_detection.stages.adopt "$(FROM)" --params params.yaml

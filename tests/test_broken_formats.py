@@ -2,7 +2,9 @@
 
 import gzip
 import pickle
+import tarfile
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +162,27 @@ def test_a_header_that_lies_about_its_size_gains_nothing(tmp_path):
     path.write_bytes(path.read_bytes().replace(claimed, (100).to_bytes(4, "little")))
     with pytest.raises(InputError, match=r"happy/1\.png (cannot be read|is a picture that is cut)"):
         read_raw(path)
+
+
+def test_a_tar_header_that_fills_memory_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("happy/" + "1" * 3_000_000))
+    with pytest.raises(InputError, match=r"has a header of 3,\d+,\d+ bytes: refused"):
+        read_raw(tmp_path / "x.tar.gz")
+
+
+def test_a_picture_that_claims_an_absurd_size_is_refused(tmp_path):
+    size = (70_000).to_bytes(4, "big")
+    head = FACE[:16] + size + size + FACE[24:29]
+    path = write_zip(tmp_path / "x", {"happy/1.png": head + zlib.crc32(head[12:29]).to_bytes(4, "big") + FACE[33:]})
+    with pytest.raises(InputError, match=r"happy/1\.png is a damaged picture"):
+        read_raw(path)
+
+
+def test_a_zipped_checkpoint_beside_parquet_is_told_as_a_pickle(tmp_path):
+    folder = write_folder(tmp_path / "x", {"train.pt": b"PK\x03\x04" + bytes(999), "a.parquet": b"PAR1"})
+    with pytest.raises(InputError, match="is a pickle"):
+        read_raw(folder)
 
 
 def test_damaged_archives_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emotion_detection import figures
-from emotion_detection.dataset import Faces
+from emotion_detection.dataset import Faces, duplicates
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.metrics import evaluate
 
@@ -45,8 +45,8 @@ DRAWINGS = {
     "classes of one split": lambda path: figures.classes_per_split(FACES.of("val"), path),
     "contact": lambda path: figures.contact_sheet(FACES, path),
     "contact of nobody": lambda path: figures.contact_sheet(NOBODY, path),
-    "duplicates": lambda path: figures.duplicates_sheet(*figures.duplicate_groups(TWICE), path=path),
-    "no duplicates": lambda path: figures.duplicates_sheet(*figures.duplicate_groups(FACES), path=path),
+    "duplicates": lambda path: figures.duplicates_sheet(TWICE, duplicates(TWICE).groups, path=path),
+    "no duplicates": lambda path: figures.duplicates_sheet(FACES, duplicates(FACES).groups, path=path),
     "confusion": lambda path: figures.confusion_matrix(REPORT, path, title="val"),
     "confusion of two": lambda path: figures.confusion_matrix(NARROW, path, title="val"),
     "scores": lambda path: figures.per_class_scores(REPORT, path, title="val"),
@@ -138,12 +138,15 @@ def test_a_failed_replacement_leaves_the_older_figure_and_no_part_of_the_new(tmp
     assert (tmp_path / "figure.png").read_bytes() == b"older"
 
 
-def test_duplicates_with_contradicting_labels_come_first():
+def test_duplicates_with_contradicting_labels_come_first(tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(figures, "_sheet", lambda *sheet, **_: sheets.append(sheet))
     images = np.zeros((6, 48, 48), np.uint8)
-    images[:, 0, 0] = [1, 1, 2, 3, 3, 3]
-    labels = np.array([EMOTIONS.index(name) for name in ("fear", "sad", "sad", "happy", "happy", "happy")])
-    faces = Faces(images, labels.astype(np.uint8), np.array([0, 2, 0, 0, 0, 255], np.uint8), np.zeros(6, bool))
-    shown, captions = figures.duplicate_groups(faces)
+    images[:, 0, 0] = [3, 3, 3, 2, 1, 1]
+    labels = np.array([EMOTIONS.index(name) for name in ("happy", "happy", "happy", "sad", "fear", "sad")])
+    faces = Faces(images, labels.astype(np.uint8), np.array([0, 0, 255, 0, 0, 2], np.uint8), np.zeros(6, bool))
+    figures.duplicates_sheet(faces, duplicates(faces).groups, path=tmp_path / "figure.png")
+    shown, captions, _ = sheets[0]
     assert shown[:, 0, 0].tolist() == [1, 3]
     assert captions == ["fear train\nsad test", "happy no split\nhappy train ×2"]
 

@@ -180,12 +180,12 @@ def test_a_packed_folder_reads_as_the_folder_and_packs_the_same(tmp_path):
 # --- What a person is told ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("faces", [FACES, MERGED])
-def test_official_counts_are_fer2013(tmp_path, monkeypatch, faces):
+@pytest.mark.parametrize(("faces", "name"), [(FACES, "fer2013"), (MERGED, "fer2013-merged")])
+def test_official_counts_are_fer2013(tmp_path, monkeypatch, faces, name):
     counts = [np.bincount(FACES.of(split).labels, minlength=7) for split in SPLITS]
     monkeypatch.setattr("emotion_detection.formats.OFFICIAL", np.array(counts))
     raw = read_raw(text(tmp_path / "x", table(faces)))
-    assert raw.dataset == "fer2013"
+    assert raw.dataset == name
     assert any("copy that was written anew" in note for note in raw.notes)
     assert any("halved" in note for note in raw.notes) == (faces is MERGED)
     swapped = replace(faces, labels=np.where(np.arange(63) == 0, 1, faces.labels).astype(np.uint8))

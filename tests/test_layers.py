@@ -16,6 +16,8 @@ LAYERS = (
 
 # A library that is slow to load, or that we may want to change for another -> the modules that know it.
 WALLS = {
+    "filelock": {"tracking"},
+    "requests": {"tracking"},
     "cv2": {"batches", "pictures", "portrait", "synthetic"},
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},

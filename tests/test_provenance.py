@@ -43,6 +43,11 @@ def test_a_changed_file_is_dirt(repository):
     assert provenance()["git_dirty"] == "true"
 
 
+def test_what_dvc_writes_is_no_dirt(repository):
+    (repository / "dvc.lock").write_text("schema: '2.0'\n")
+    assert provenance()["git_dirty"] == "false"
+
+
 def test_a_new_file_is_dirt(repository):
     (repository / "new.py").touch()
     assert provenance()["git_dirty"] == "true"

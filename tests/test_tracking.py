@@ -14,7 +14,7 @@ from tests.onnx_files import write_linear
 
 from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
-from emotion_detection.tracking import challenge, register, run, store_uri
+from emotion_detection.tracking import EXPERIMENT, challenge, register, run, store_uri
 
 ROOT = Path(__file__).parents[1]
 HISTORY = [
@@ -113,8 +113,25 @@ def test_a_resumed_run_is_the_same_run(end):
 
 @pytest.mark.usefixtures("store")
 def test_an_unknown_run_is_refused():
-    with pytest.raises(InputError, match="refused"), run("0" * 32):
+    with pytest.raises(InputError, match=r"has no run 0+: type `dvc repro --force train`"), run("0" * 32):
         pass
+
+
+NEW_RUN = "from emotion_detection.tracking import run\nwith run(name='one of two'): pass"
+
+
+def test_two_processes_may_make_the_store_at_once(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+    command = [sys.executable, "-c", NEW_RUN]
+    both = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert "Error" not in process.communicate()[1]
+        assert process.returncode == 0
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FINISHED"] * 2
 
 
 @pytest.mark.usefixtures("store")
@@ -217,7 +234,7 @@ def test_faces_are_logged_by_digest_and_size_without_pictures(drawn, tmp_path):
     for split in ("train", "val"):
         part = drawn.of(split)
         with run() as opened:
-            opened.log_faces(part.images, part.labels, name="sample", split=split, tags={"dvc_md5": "123"})
+            opened.log_faces((part.images, part.labels), name="sample", split=split, dvc_md5="123")
         (entry,) = stored(opened.id).inputs.dataset_inputs
         assert entry.dataset.name == f"sample-{split}"
         assert {"mlflow.data.context": split, "dvc_md5": "123"}.items() <= {t.key: t.value for t in entry.tags}.items()

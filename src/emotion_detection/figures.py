@@ -70,25 +70,17 @@ def contact_sheet(faces: Faces, path: Path, *, each: int = 12, seed: int = 0) ->
         axes.set_title(f"Up to {each} faces of each emotion, chosen at random")
 
 
-def duplicate_groups(faces: Faces) -> tuple[NDArray[np.uint8], list[str]]:
-    """Pictures that occur more than once: images u8 (k,48,48) and a caption each.
+def duplicates_sheet(faces: Faces, groups: Sequence[NDArray[np.intp]], *, path: Path) -> None:
+    """Pictures that occur more than once, `groups` being the rows of each: one face, and what its copies say.
 
-    A caption has a line for each label and split of its copies, as "fear train ×2". Pictures with the most
+    A caption has a line for each label and split of the copies, as "fear train ×2". Groups with the most
     contradicting labels come first, then those with the most copies.
     """
-    members: dict[bytes, list[int]] = {}
-    for row, face in enumerate(faces.images):
-        members.setdefault(face.tobytes(), []).append(row)
-    groups = [rows for rows in members.values() if len(rows) > 1]
-    groups.sort(key=lambda rows: (-len(set(faces.labels[rows].tolist())), -len(rows)))
-    return faces.images[[rows[0] for rows in groups]], [_carried(faces, rows) for rows in groups]
-
-
-def duplicates_sheet(images: NDArray[np.uint8], captions: Sequence[str], *, path: Path) -> None:
-    """The first SHEET of duplicate_groups, in their order: each picture once, above what its copies say."""
-    shown = captions[:SHEET]
-    title = f"{len(images):,} pictures occur more than once; {len(shown)} here, contradicting labels first"
-    _sheet(images[:SHEET], shown, path, title=title)
+    ordered = sorted(groups, key=lambda rows: (-len(np.unique(faces.labels[rows])), -len(rows)))
+    shown = ordered[:SHEET]
+    title = f"{len(groups):,} pictures occur more than once; {len(shown)} here, contradicting labels first"
+    images = faces.images[[int(rows[0]) for rows in shown]]
+    _sheet(images, [_carried(faces, rows.tolist()) for rows in shown], path, title=title)
 
 
 def mistakes(faces: Faces, probabilities: NDArray[np.floating], *, path: Path) -> None:

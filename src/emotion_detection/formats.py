@@ -53,7 +53,8 @@ STRANGERS = {
 class Raw:
     """faces as the source has them, its form in words, the data set's name, and what a person should know.
 
-    dataset is "sample", "fer2013" (official counts per split and emotion) or "custom-<8 hex of the digest>".
+    dataset is "sample", "fer2013" (official counts per split and emotion), "fer2013-merged" (the same, but val and test
+    are not told apart) or "custom-<8 hex of the digest>".
     """
 
     faces: Faces
@@ -69,7 +70,7 @@ def read_raw(path: Path) -> Raw:
         if not container.members:
             raise InputError(f"{path} is empty: give {KNOWN}")
         # What torch.save writes is a zip round a pickle.
-        if any(member.name.endswith("data.pkl") for member in container.members):
+        if any(member.name.endswith(("data.pkl", ".pt", ".pth", ".pkl")) for member in container.members):
             raise InputError(f"{path} {PICKLE}")
         faces, form, notes = _read(container, path)
         dataset = "sample" if container.comment == SAMPLE_COMMENT else _dataset(faces)
@@ -160,12 +161,15 @@ def _counts(faces: Faces) -> np.ndarray:
 
 
 def _dataset(faces: Faces) -> str:
+    """The name under which champions compete, so it must not be the same for other val rows."""
     counts = _counts(faces)
     held_out = counts[VAL] + counts[TEST]
     merged = not counts[VAL].any() or not counts[TEST].any()
     same_held_out = merged and np.array_equal(held_out, OFFICIAL[VAL] + OFFICIAL[TEST])
-    if np.array_equal(counts, OFFICIAL) or (np.array_equal(counts[TRAIN], OFFICIAL[TRAIN]) and same_held_out):
+    if np.array_equal(counts, OFFICIAL):
         return "fer2013"
+    if np.array_equal(counts[TRAIN], OFFICIAL[TRAIN]) and same_held_out:
+        return "fer2013-merged"
     return f"custom-{digest(faces)[:8]}"
 
 

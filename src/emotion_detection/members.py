@@ -1,4 +1,4 @@
-"""Folders, zips and tars as one list of members, read in memory: nothing is ever extracted to disk."""
+"""Folders, zips and tars as one list of members, read in memory: nothing is extracted to disk."""
 
 import gzip
 import io
@@ -19,7 +19,8 @@ from emotion_detection.errors import InputError
 # fer2013.csv is 301 MB, and no known form is larger. The limits are on bytes that come out, never on what a
 # header claims, so an archive made to fill memory or to keep a machine busy ends here.
 MAX_TOTAL_BYTES = 1 << 30
-MAX_MEMBERS = 500_000
+MAX_MEMBERS = 100_000
+MAX_TAR_HEADER_BYTES = 1 << 20
 DAMAGED = (
     OSError,
     EOFError,
@@ -52,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Container:
-    """kind is "file", "folder", "zip", "tar" or "gzip"; members are sorted by name."""
+    """kind is "file", "folder", "zip", "tar" or "gzip"; members are sorted by name but for a tar's."""
 
     kind: str
     members: tuple[Member, ...]
@@ -148,7 +149,9 @@ def _zip(path: Path, stream: BinaryIO) -> Container:
         archive = zipfile.ZipFile(stream)
     entries = {_safe(path, entry.filename): entry for entry in archive.infolist() if not entry.is_dir()}
     members = [_member(name, entry.file_size, partial(archive.open, entry), meter) for name, entry in entries.items()]
-    return _sorted(path, "zip", members, archive.comment)
+    _check_count(path, len(members))
+    visible = sorted((member for member in members if _visible(member.name)), key=lambda member: member.name)
+    return Container("zip", tuple(visible), archive.comment)
 
 
 def _gzip(path: Path, unpacked: BinaryIO) -> Container:
@@ -163,25 +166,42 @@ def _gzip(path: Path, unpacked: BinaryIO) -> Container:
     return Container("gzip", (_member(name, path.stat().st_size, partial(gzip.open, path), meter),))
 
 
+class _TarStream:
+    """A tar's stream that, while the list is read, gives no header large enough to fill memory."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream, self._path, self.listing = stream, path, True
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if self.listing and not 0 <= size <= MAX_TAR_HEADER_BYTES:
+            raise InputError(f"{self._path} has a header of {size:,} bytes: refused as an archive bomb")
+        return self._stream.read(size)
+
+
 def _tar(path: Path, stream: BinaryIO, meter: _Meter) -> Container:
-    """The list of a gzipped tar costs one pass over it, so the list is bounded too."""
+    """The list of a gzipped tar costs one pass over it, so the list is bounded too.
+
+    Members keep the archive's order: going back in a gzipped tar means unpacking it from the beginning.
+    """
     members = []
+    source = _TarStream(stream, path)
     with _told(path):
-        archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # closed with the stream
-        for entry in archive:
+        archive = tarfile.open(fileobj=source, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+        for number, entry in enumerate(archive):
+            _check_count(path, number)
             if entry.offset_data + entry.size > MAX_TOTAL_BYTES:
                 raise InputError(f"{path} unpacks to more than {MAX_TOTAL_BYTES >> 20:,} MiB: refused as a zip bomb")
             if entry.isfile():
                 opener = partial(archive.extractfile, entry)
                 members.append(_member(_safe(path, entry.name), entry.size, opener, meter))
-    return _sorted(path, "tar", members)
+    source.listing = False
+    return Container("tar", tuple(member for member in members if _visible(member.name)))
 
 
-def _sorted(path: Path, kind: str, members: list[Member], comment: bytes = b"") -> Container:
-    if len(members) > MAX_MEMBERS:
-        raise InputError(f"{path} holds {len(members):,} files: more than any FER-2013 data set")
-    visible = sorted((member for member in members if _visible(member.name)), key=lambda member: member.name)
-    return Container(kind, tuple(visible), comment)
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_MEMBERS:
+        raise InputError(f"{path} holds over {MAX_MEMBERS:,} files: more than any FER-2013 data set")
 
 
 def _safe(path: Path, name: str) -> str:

@@ -73,7 +73,10 @@ def _decode(picture: Encoded) -> NDArray[np.uint8]:
         raise InputError(f"{picture.where} is neither a JPEG nor a PNG picture: remove it or get it again")
     if end not in picture.content[-1024:]:  # some writers append a little of their own
         raise InputError(f"{picture.where} is a picture that is cut short: get it again")
-    image = cv2.imdecode(np.frombuffer(picture.content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    try:
+        image = cv2.imdecode(np.frombuffer(picture.content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # sizes beyond all bounds
+        image = None
     if image is None:
         raise InputError(f"{picture.where} is a damaged picture: get it again")
     if image.shape != (IMAGE_SIZE, IMAGE_SIZE):
@@ -96,7 +99,8 @@ def from_folders(members: Sequence[Member], source: str) -> tuple[Faces, str]:
         layout = "train|test/<emotion>/<Usage>_<number>"
     elif all(split != NO_SPLIT for _, split, _ in located):
         layout = "<split>/<emotion>/<picture>"
-    return decode_all(encoded, len(located)), layout
+    by_name = sorted(range(len(located)), key=lambda row: located[row][0].name)
+    return decode_all(encoded, len(located))[np.array(by_name, np.intp)], layout
 
 
 def _belongs(name: str) -> bool:

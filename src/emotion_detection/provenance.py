@@ -9,10 +9,13 @@ import yaml
 
 
 def provenance() -> dict[str, str]:
-    """Tags of the code and machine at work now; what cannot be told (no git, no experiment) is left out."""
+    """Tags of the code and machine at work now; what cannot be told (no git, no experiment) is left out.
+
+    dvc.lock does not count as a change: DVC itself rewrites it while the pipeline runs.
+    """
     tags = {
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        "git_dirty": str(bool(_git("status", "--porcelain", "--", ":/", ":!dvc.lock"))).lower(),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
         "host": platform.node(),
     }

@@ -10,14 +10,17 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it whi
 import mlflow
 import numpy as np
 import onnx
+from filelock import FileLock
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
+from requests import RequestException
 
 from emotion_detection.errors import InputError
 
 EXPERIMENT = "emotion-detection"
+Pixels = NDArray[np.uint8]
 METRICS_EVERY_S = 5  # system metrics; the sample trains for half a minute
 # What it takes to serve the file; without this list MLflow spends ten seconds guessing one.
 SERVING_PACKAGES = ["mlflow", "numpy", "onnx", "onnxruntime"]
@@ -40,9 +43,23 @@ def _connect() -> None:
     # A run is never lost for an absent server, so there is no use in waiting minutes for one.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    _create_tables()
     mlflow.set_tracking_uri(store_uri())
     mlflow.set_registry_uri(store_uri())
     mlflow.set_system_metrics_sampling_interval(METRICS_EVERY_S)
+
+
+def _create_tables() -> None:
+    """One process makes a new sqlite store; MLflow's own migrations crash when two queued experiments start them."""
+    path = _sqlite_path()
+    if path is not None:
+        with FileLock(f"{path}.lock"):
+            mlflow.MlflowClient(store_uri(), store_uri()).search_experiments(max_results=1)
+
+
+def _sqlite_path() -> Path | None:
+    scheme, _, path = store_uri().partition(":///")
+    return Path(path).absolute() if scheme == "sqlite" else None
 
 
 @contextmanager
@@ -50,12 +67,21 @@ def _answering() -> Iterator[None]:
     """Turn MLflow's exceptions into the one sentence a person needs."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"the MLflow store {store_uri()} refused ({reason}); "
             "nothing is lost: mend or start it and type the same command again"
         ) from error
+
+
+def exists(run_id: str) -> bool:
+    """Whether the store knows the run; InputError if the store does not answer."""
+    _connect()
+    with _answering():
+        experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
+        found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'", max_results=1)
+    return bool(found)
 
 
 class Run:
@@ -64,6 +90,12 @@ class Run:
     def __init__(self, run_id: str) -> None:
         self.id = run_id
         self._warned = False
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the run says of itself, since its beginning."""
+        with _answering():
+            return dict(mlflow.MlflowClient().get_run(self.id).data.tags)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """A tree of params, flattened to keys such as augment.flip."""
@@ -79,7 +111,7 @@ class Run:
         """Metrics of one epoch. If the store does not answer, training goes on; `log_missing` mends the gap."""
         try:
             self._log_row(row)
-        except MlflowException as error:
+        except (MlflowException, RequestException) as error:
             if not self._warned:
                 print(f"MLflow does not answer, training goes on without: {' '.join(str(error).split())[:200]}")
             self._warned = True
@@ -104,19 +136,11 @@ class Run:
         with _answering():
             mlflow.log_artifacts(str(path), folder)
 
-    def log_faces(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.uint8],
-        *,
-        name: str,
-        split: str,
-        tags: dict[str, str],
-    ) -> None:
-        """Name the data a split came from: its digest and size, never its pictures."""
-        data = mlflow.data.from_numpy(images, targets=labels, name=f"{name}-{split}")  # type: ignore[attr-defined]
+    def log_faces(self, faces: tuple[Pixels, Pixels], *, name: str, split: str, dvc_md5: str) -> None:
+        """Name the (images, labels) of a split: their digest and shapes, never the pictures."""
+        data = mlflow.data.from_numpy(faces[0], targets=faces[1], name=f"{name}-{split}")  # type: ignore[attr-defined]
         with _answering():
-            mlflow.log_input(data, context=split, tags=tags)
+            mlflow.log_input(data, context=split, tags={"dvc_md5": dvc_md5})
 
 
 @contextmanager
@@ -126,6 +150,8 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
     Under `mlflow run` the new run is the one which that command has opened. InputError if the store does not answer
     or does not know the run.
     """
+    if run_id is not None and not exists(run_id):
+        raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
     _connect()
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
     with _answering():
@@ -141,7 +167,7 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
         yield Run(active.info.run_id)
     except BaseException as error:
         status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
-        with suppress(MlflowException):  # the first error is the one to show
+        with suppress(MlflowException, RequestException):  # the first error is the one to show
             mlflow.end_run(RunStatus.to_string(status))
         raise
     with _answering():
@@ -154,8 +180,8 @@ def _experiment() -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         # An sqlite store has its artifacts beside it; a server decides for itself.
-        scheme, _, path = store_uri().partition(":///")
-        artifacts = Path(path).absolute().with_name("mlruns").as_uri() if scheme == "sqlite" else None
+        path = _sqlite_path()
+        artifacts = path.with_name("mlruns").as_uri() if path else None
         with suppress(MlflowException):  # another process may make it at the same moment
             client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -174,7 +200,7 @@ def register(
     model: Path,
     name: str,
     *,
-    example: NDArray[np.uint8],
+    example: Pixels,
     probabilities: NDArray[np.float32],
     tags: Mapping[str, str],
 ) -> int:

@@ -47,8 +47,9 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path, on_epoch: OnEpoch) -> F
     trainer = _Trainer(train, faces)
     trainer.resume(checkpoint)
     while not trainer.finished:
-        on_epoch(trainer.run_epoch())
-        trainer.save(checkpoint)
+        row = trainer.run_epoch()
+        trainer.save(checkpoint)  # first: an epoch that was told of is never run again
+        on_epoch(row)
     return Fitted(trainer.best_model(), trainer.history)
 
 
@@ -121,6 +122,7 @@ class _Trainer:
         bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps, unit="batch", leave=False)
         for images, labels in bar:
             weight = None if self._class_weight is None else self._class_weight[labels]
+            self._model.reset_metrics()  # Keras before 3.15 goes on averaging
             logs = self._model.train_on_batch(images, ONE_HOT[labels], sample_weight=weight, return_dict=True)
             totals += logs["loss"], logs["accuracy"]
             if not np.isfinite(logs["loss"]):

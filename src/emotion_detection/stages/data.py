@@ -35,7 +35,7 @@ def bring(source: str, data: Path) -> None:
     _refuse_unknown(data)
     incoming = data.with_name(f"{data.name}.incoming")
     # A broken-off download stays here, and a second attempt goes on where it stopped.
-    path = sole_file(download(source, incoming / "download") if source in SOURCES else Path(source))
+    path = sole_file(download(source, incoming / "download") if source in SOURCES else Path(source).expanduser())
     try:
         raw = read_raw(path)
         print(_found(raw, path))
@@ -138,7 +138,7 @@ def _next_steps(raw: Raw, data: Path) -> str:
     lines = [f"{data}/ now holds it, pinned by {_pointer(data)}. Next:"]
     if raw.dataset == "fer2013":
         lines.append("  make adopt FROM=recipes/fer_resnet.yaml   # settings that were tuned on FER-2013")
-    return "\n".join([*lines, "  dvc repro"])
+    return "\n".join([*lines, "  make repro"])
 
 
 if __name__ == "__main__":

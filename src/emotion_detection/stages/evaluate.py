@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_detection import figures, metrics, tracking
-from emotion_detection.config import Evaluate, load_params
+from emotion_detection.config import load_params
 from emotion_detection.dataset import Faces, load
 from emotion_detection.errors import one_line
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.replacing import replacing
 
-# test_clean: the test rows that have no copy in the source's training split.
-SPLITS_SCORED = ("val", "test", "test_clean")
+Scored = dict[str, tuple[Faces, NDArray[np.float32]]]  # split -> its faces and their probabilities (n,7)
 
 
 def main() -> None:
@@ -35,46 +34,57 @@ def main() -> None:
 def evaluate(paths: argparse.Namespace) -> None:
     """Score model.onnx, the file that ships, with onnxruntime; the test split is looked at here and nowhere else."""
     params = load_params(paths.params).evaluate
+    faces = load(paths.faces)
+    history = read_history(paths.model / "history.csv")
     run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
     with tracking.run(run_id) as run:
+        scored = score(faces, EmotionClassifier(paths.model / "model.onnx"))
+        reports = {
+            name: metrics.evaluate(part.labels, probabilities, **params.model_dump())
+            for name, (part, probabilities) in scored.items()
+        }
+        headline = {
+            key: value for name, report in reports.items() for key, value in metrics.headline(report, name).items()
+        }
         with replacing(paths.report) as folder:
-            folder.mkdir()
-            headline = score(load(paths.faces), paths.model, folder, params)
-        run.log_scores(headline, epochs=len(read_history(paths.model / "history.csv")))
+            write(folder, scored, reports, headline)
+        run.log_scores(headline, epochs=len(history))
+        # Only now, with model and scores safe: the original lost fifty epochs to a plot that failed.
+        draw(paths.report, scored, reports, history)
         run.log_folder(paths.report, "report")
-    for split in SPLITS_SCORED:
-        print(summary(headline, split))
+    for name in reports:
+        print(summary(headline, name))
 
 
-def score(faces: Faces, model: Path, folder: Path, params: Evaluate) -> dict[str, float]:
-    """Fill the report's folder; returns the flat metrics of all scored splits."""
-    classifier = EmotionClassifier(model / "model.onnx")
-    headline: dict[str, float] = {}
-    classes: list[dict[str, float | str]] = []
-    for split in ("val", "test"):
-        part = faces.of(split)
-        probabilities = classifier.probabilities(part.images)
-        rows = {split: np.ones(len(part), bool)} | ({"test_clean": ~part.copied} if split == "test" else {})
-        for name, chosen in rows.items():
-            report = metrics.evaluate(part.labels[chosen], probabilities[chosen], **params.model_dump())
-            headline |= metrics.headline(report, name)
-            classes += metrics.per_class(report, name)
-            draw(report, name, folder)
-        figures.mistakes(part, probabilities, path=folder / f"mistakes_{split}.png")
-        write_rows(folder / f"predictions_{split}.csv", predictions(part, probabilities))
+def score(faces: Faces, classifier: EmotionClassifier) -> Scored:
+    """Faces and probabilities of each scored split; test_clean are the test rows without a copy in training."""
+    scored = {split: (faces.of(split), classifier.probabilities(faces.of(split).images)) for split in ("val", "test")}
+    test, probabilities = scored["test"]
+    if not test.copied.all():
+        scored["test_clean"] = (test[~test.copied], probabilities[~test.copied])
+    return scored
+
+
+def write(folder: Path, scored: Scored, reports: dict[str, metrics.Report], headline: dict[str, float]) -> None:
+    folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(headline, indent=2) + "\n")
-    write_rows(folder / "classes.csv", classes)
-    # Only now, with the model and its scores on disk: a figure that fails must cost nothing.
-    figures.learning_curves(read_history(model / "history.csv"), folder / "learning_curves.png")
-    return headline
+    write_rows(
+        folder / "classes.csv", [row for name, report in reports.items() for row in metrics.per_class(report, name)]
+    )
+    for split in ("val", "test"):
+        write_rows(folder / f"predictions_{split}.csv", predictions(*scored[split]))
 
 
-def draw(report: metrics.Report, split: str, folder: Path) -> None:
-    interval = f"{report.accuracy:.1%} [{report.accuracy_low:.1%}, {report.accuracy_high:.1%}]"
-    title = f"{split}: accuracy {interval}, macro-F1 {report.macro_f1:.3f}"
-    figures.confusion_matrix(report, folder / f"confusion_{split}.png", title=title)
-    figures.per_class_scores(report, folder / f"classes_{split}.png", title=title)
-    figures.reliability(report, folder / f"reliability_{split}.png", title=split)
+def draw(folder: Path, scored: Scored, reports: dict[str, metrics.Report], history: list[dict[str, float]]) -> None:
+    for name, report in reports.items():
+        interval = f"{report.accuracy:.1%} [{report.accuracy_low:.1%}, {report.accuracy_high:.1%}]"
+        title = f"{name}: accuracy {interval}, macro-F1 {report.macro_f1:.3f}"
+        figures.confusion_matrix(report, folder / f"confusion_{name}.png", title=title)
+        figures.per_class_scores(report, folder / f"classes_{name}.png", title=title)
+        figures.reliability(report, folder / f"reliability_{name}.png", title=name)
+    for split in ("val", "test"):
+        figures.mistakes(*scored[split], path=folder / f"mistakes_{split}.png")
+    figures.learning_curves(history, folder / "learning_curves.png")
 
 
 def predictions(faces: Faces, probabilities: NDArray[np.float32]) -> Iterator[dict[str, object]]:

@@ -11,7 +11,6 @@ from emotion_detection.config import load_params
 from emotion_detection.errors import one_line
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
-from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
 from emotion_detection.synthetic import draw_faces
 
@@ -46,7 +45,7 @@ def register(paths: argparse.Namespace) -> None:
             name,
             example=example[..., np.newaxis],
             probabilities=EmotionClassifier(paths.model / "model.onnx").probabilities(example),
-            tags=describe(data, metrics, run.id),
+            tags=describe(data, metrics, run),
         )
         promoted, reason = tracking.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
     outcome = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
@@ -55,16 +54,17 @@ def register(paths: argparse.Namespace) -> None:
     print(f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}")
 
 
-def describe(data: dict[str, str], metrics: dict[str, float], run_id: str) -> dict[str, str]:
-    """The version's tags: what it is, what it learnt from, how good it is."""
+def describe(data: dict[str, str], metrics: dict[str, float], run: tracking.Run) -> dict[str, str]:
+    """The version's tags: what it is, what it learnt from, by which code, how good it is."""
+    trained = run.tags
     scores = {key: f"{metrics[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
     return {
         "labels": ",".join(EMOTIONS),
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
-        "run_id": run_id,
-        "git_commit": provenance().get("git_commit", "unknown"),
+        "run_id": run.id,
+        **{key: trained[key] for key in ("git_commit", "git_dirty") if key in trained},
         **scores,
     }
 

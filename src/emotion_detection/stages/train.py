@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emotion_detection import tracking
+from emotion_detection import architectures, batches, optimization, tracking, training
 from emotion_detection.config import load_params
 from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
@@ -49,9 +49,8 @@ def train(paths: argparse.Namespace) -> None:
         run.log_params(recorded)
         for split in SPLITS:
             part = faces.of(split)
-            run.log_faces(
-                part.images, part.labels, name=data["dataset"], split=split, tags={"dvc_md5": data["dvc_md5"]}
-            )
+            pixels = (part.images, part.labels)
+            run.log_faces(pixels, name=data["dataset"], split=split, dvc_md5=data["dvc_md5"])
         run.log_folder(paths.data_figures, "data")
         run.log_file(paths.data_report, "data")
         fitted = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
@@ -76,13 +75,15 @@ def save(fitted: Fitted, run_id: str, folder: Path) -> None:
 
 
 def _key(recorded: dict[str, object], digest: str) -> str:
-    """Names a training by all that decides it, so that a checkpoint of other params or data is never picked up."""
-    return hashlib.sha256(json.dumps([recorded, digest], sort_keys=True).encode()).hexdigest()[:12]
+    """Names a training by its params, data and code, so that a checkpoint of another one is never picked up."""
+    code = [Path(str(module.__file__)).read_text() for module in (architectures, batches, optimization, training)]
+    return hashlib.sha256(json.dumps([recorded, digest, code], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _unfinished_run(checkpoint: Path) -> str | None:
     path = checkpoint / "run_id"
-    return path.read_text() if path.exists() else None
+    run_id = path.read_text() if path.exists() else None
+    return run_id if run_id and tracking.exists(run_id) else None
 
 
 def _remember_run(checkpoint: Path, run_id: str) -> None:
