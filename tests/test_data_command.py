@@ -73,7 +73,7 @@ def test_a_file_becomes_data_under_its_own_name(root, source, capsys):
     assert "frozen" not in pin
     assert dvc(root, "status").strip() == "Data and pipelines are up to date."
     told = capsys.readouterr().out
-    for words in ("train|test/<emotion>/<Usage>", "custom-", "39 train", "12 val", "12 test", "dvc repro"):
+    for words in ("train|test/<emotion>/<Usage>", "custom-", "39 train", "12 val", "12 test", "make repro"):
         assert words in told, told
     assert "make adopt" not in told
     # What was there before can be brought back, and then replaced again.

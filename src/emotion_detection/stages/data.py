@@ -74,8 +74,7 @@ def _refuse_unknown(data: Path) -> None:
         if not any("changed outs" in entry for entry in state if isinstance(entry, dict)):
             return
     raise InputError(
-        f"{data}/ does not hold what {pointer} pins, and nothing may be lost: "
-        f"`dvc checkout {pointer}` brings that back, or move {data}/ away"
+        f"{data}/ holds what {pointer} does not pin or DVC has not stored, and nothing may be lost: move it away first"
     )
 
 
