@@ -195,7 +195,7 @@ def test_epochs_are_logged_at_their_steps():
     with run() as opened:
         for row in HISTORY:
             opened.log_epoch(row)
-        opened.log_scores({"test_accuracy": 0.5, "val_macro_f1": 0.2}, epochs=3)
+        opened.log_scores({"test_accuracy": 0.5, "val_macro_f1": 0.2}, HISTORY)
         opened.log_missing(HISTORY)  # scores are no epoch
     for metric in ("loss", "val_loss", "val_macro_f1"):
         points = mlflow.MlflowClient().get_metric_history(opened.id, metric)
@@ -204,6 +204,7 @@ def test_epochs_are_logged_at_their_steps():
     assert "epoch" not in shown
     assert (shown["test_accuracy"], shown["val_macro_f1"], shown["val_loss"]) == (0.5, 0.2, HISTORY[2]["val_loss"])
     assert steps(opened.id, "val_macro_f1") == [1, 2, 3, 4]
+    assert steps(opened.id, "test_accuracy") == [0]
 
 
 def test_an_absent_store_does_not_stop_the_epochs_and_the_gap_is_mended(absent, capsys):

@@ -1,7 +1,7 @@
 """The only door to MLflow: runs that survive a killed process and an absent server, and the model registry."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,10 +102,12 @@ class Run:
         with _answering():
             mlflow.log_params(dict(_flat(params)))
 
-    def log_scores(self, scores: Mapping[str, float], *, epochs: int) -> None:
-        """The finished model's metrics, one step after its `epochs`: MLflow shows the value of the last step."""
+    def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
+        """The finished model's metrics. One that the epochs had too goes a step after them: the last step counts."""
+        late = {key: value for key, value in scores.items() if key in history[-1]}
         with _answering():
-            mlflow.log_metrics(dict(scores), step=epochs + 1)
+            mlflow.log_metrics(late, step=len(history) + 1)
+            mlflow.log_metrics({key: value for key, value in scores.items() if key not in late}, step=0)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Metrics of one epoch. If the store does not answer, training goes on; `log_missing` mends the gap."""

@@ -48,7 +48,7 @@ def evaluate(paths: argparse.Namespace) -> None:
         }
         with replacing(paths.report) as folder:
             write(folder, scored, reports, headline)
-        run.log_scores(headline, epochs=len(history))
+        run.log_scores(headline, history)
         # Only now, with model and scores safe: the original lost fifty epochs to a plot that failed.
         draw(paths.report, scored, reports, history)
         run.log_folder(paths.report, "report")
