@@ -114,7 +114,8 @@ def test_the_one_run_tells_everything(project):
     assert run.data.metrics["test_clean_accuracy"] == project.read("report/metrics.json")["test_clean_accuracy"]
     epochs = project.client.get_metric_history(run.info.run_id, "val_macro_f1")
     assert [metric.step for metric in epochs] == [1, 2, 3]  # two epochs, and the exported file's own
-    assert {"git_commit", "git_dirty", "dataset", "dataset_digest", "dvc_md5", "host"} <= set(run.data.tags)
+    provenance = {"git_commit", "git_dirty", "precision", "dataset", "dataset_digest", "dvc_md5", "host"}
+    assert provenance <= set(run.data.tags)
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {
         f"sample-{s}" for s in ("train", "val", "test")
     }

@@ -152,9 +152,10 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
     Under `mlflow run` the new run is the one which that command has opened. InputError if the store does not answer
     or does not know the run.
     """
-    if run_id is not None and not exists(run_id):
+    if run_id is None:
+        _connect()
+    elif not exists(run_id):
         raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
-    _connect()
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
     with _answering():
         active = mlflow.start_run(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emotion_detection import figures
 from emotion_detection.config import load_params
-from emotion_detection.dataset import Faces, digest, divide, drop_leaks, duplicates, save
+from emotion_detection.dataset import Duplicates, Faces, digest, divide, drop_leaks, duplicates, save
 from emotion_detection.errors import InputError, one_line
 from emotion_detection.formats import Raw, read_raw
 from emotion_detection.labels import EMOTIONS, SPLITS
@@ -36,21 +36,21 @@ def prepare(paths: argparse.Namespace) -> None:
     for split in SPLITS:
         if not len(faces.of(split)):
             raise InputError(f"{paths.data} leaves {split} no face: give more data, or change prepare.*_fraction")
-    report = describe(raw, divided, faces) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
+    found = duplicates(divided)
+    report = describe(raw, divided, faces, found) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
     with replacing(paths.figures) as folder:
         folder.mkdir()
         figures.classes_per_split(faces, folder / "classes.png")
         figures.contact_sheet(faces, folder / "contact_sheet.png")
-        figures.duplicates_sheet(divided, duplicates(divided).groups, path=folder / "duplicates.png")
+        figures.duplicates_sheet(divided, found.groups, path=folder / "duplicates.png")
     with replacing(paths.report) as written:
         written.write_text(json.dumps(report, indent=2) + "\n")
     save(faces, paths.faces)
     print(f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}")
 
 
-def describe(raw: Raw, divided: Faces, faces: Faces) -> dict[str, object]:
+def describe(raw: Raw, divided: Faces, faces: Faces, found: Duplicates) -> dict[str, object]:
     """What a reader of the results must know about the data; counts are of rows unless they say otherwise."""
-    found = duplicates(divided)
     # Champions of one name compete, so a split of our own making is part of the name.
     ours = "" if divided is raw.faces else f"-{digest(divided)[:8]}"
     return {

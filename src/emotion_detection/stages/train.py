@@ -13,6 +13,7 @@ from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
 from emotion_detection.export import export_onnx
 from emotion_detection.labels import SPLITS
+from emotion_detection.optimization import resolve_precision
 from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
@@ -42,6 +43,7 @@ def train(paths: argparse.Namespace) -> None:
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
+        "precision": resolve_precision(params.train.precision),
     }
     name = tags.get("dvc_experiment", f"{params.train.architecture} on {data['dataset']}")
     with tracking.run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
