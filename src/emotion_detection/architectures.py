@@ -62,6 +62,8 @@ def mini_xception(x: Tensor, train: Train) -> Tensor:
 
 def fer_resnet(x: Tensor, train: Train) -> Tensor:
     """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507)."""
+    if train.standardize:
+        x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
     x = _conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):

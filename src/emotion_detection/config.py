@@ -52,6 +52,7 @@ class Train(Section):
     widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage
     blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage
     stem_stride: Literal[1, 2]  # fer_resnet alone: 2 halves the resolution at once, for a third of the time
+    standardize: bool  # fer_resnet alone: each face to mean 0, deviation 1, as light differs from face to face
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
