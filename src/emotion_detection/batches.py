@@ -6,22 +6,36 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_detection.config import Augment
+from emotion_detection.config import Augment, Train
 from emotion_detection.dataset import Faces
 
 Images = NDArray[np.uint8]
+Targets = NDArray[np.float32]  # a probability per emotion
 
 MID_GRAY = 127.5
 # Random erasing after Zhong et al. 2017 (arXiv 1708.04896), who erase up to 40 % of an object in its scene;
 # a face crop has no scene to spare.
 ERASED_AREA = (0.02, 0.2)  # share of the face
+FINISH_SHIFT = 0.04  # of the width
 ERASED_ASPECT = (0.5, 2.0)  # height over width
 
 
+def augmentation(train: Train, epoch: int) -> Augment:
+    """The changes of an epoch, 1 the first: in the last ones, the finish, a face is only mirrored and shifted a little.
+
+    Strong changes teach what stays the same, but on faces that nobody will ever show; Bodhis4ttva/LHC_Net (2021) too
+    ends without them.
+    """
+    if epoch <= round(train.epochs * (1 - train.finish)):
+        return train.augment
+    calm = {"rotate_deg": 0, "scale": (1, 1), "brightness": 0, "contrast": (1, 1), "erase": 0, "mixup": 0}
+    return train.augment.model_copy(update=calm | {"shift": min(train.augment.shift, FINISH_SHIFT)})
+
+
 def batches(
-    faces: Faces, augmentation: Augment, *, batch_size: int, seed: int, epoch: int
-) -> Iterator[tuple[Images, NDArray[np.uint8]]]:
-    """Yield images u8 (b,48,48,1) and labels u8 (b,): every face, in an order drawn from (seed, epoch).
+    faces: Faces, targets: Targets, how: Augment, *, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[Images, Targets]]:
+    """Yield images u8 (b,48,48,1) and targets f32 (b,7): every face, in an order drawn from (seed, epoch).
 
     The last batch is filled up with faces from the epoch's beginning: a smaller one would make TensorFlow compile
     twice, and an odd one can crash it (oneDNN's gradients of separable convolutions in TensorFlow 2.21).
@@ -30,7 +44,19 @@ def batches(
     rng = np.random.default_rng([seed, epoch])
     steps = -(-len(faces) // batch_size)
     for rows in np.resize(rng.permutation(len(faces)), (steps, batch_size)):
-        yield augment(faces.images[rows], augmentation, rng)[..., np.newaxis], faces.labels[rows]
+        images, wanted = augment(faces.images[rows], how, rng), targets[rows]
+        if how.mixup:
+            images, wanted = _mixed(images, wanted, how.mixup, rng)
+        yield images[..., np.newaxis], wanted
+
+
+def _mixed(images: Images, targets: Targets, alpha: float, rng: np.random.Generator) -> tuple[Images, Targets]:
+    """Each face blended with another of its batch, pixels and targets alike (Zhang et al. 2017, arXiv 1710.09412)."""
+    share = rng.beta(alpha, alpha, len(images)).astype(np.float32)
+    other = rng.permutation(len(images))
+    pixels, wanted = share[:, np.newaxis, np.newaxis], share[:, np.newaxis]
+    blended = pixels * images + (1 - pixels) * images[other] + 0.5
+    return blended.astype(np.uint8), wanted * targets + (1 - wanted) * targets[other]
 
 
 def augment(images: Images, how: Augment, rng: np.random.Generator) -> Images:

@@ -44,6 +44,21 @@ class Augment(Section):
     brightness: Fraction  # of full white, each way
     contrast: Range  # factor about mid-gray
     erase: Fraction  # probability of one random rectangle, 2-20 % of the area
+    mixup: Annotated[float, Field(ge=0)]  # alpha of the Beta distribution that weighs two faces; 0: none
+
+
+class Distil(Section):
+    """Learning from teachers' probabilities beside the labels."""
+
+    teacher: Annotated[str, Field(min_length=1)]  # a file of the teach command; its name is its digest; or none
+    weight: Annotated[float, Field(ge=0, le=1)]  # of the teacher, the rest is the label's
+    temperature: Positive  # over 1 softens the teacher
+
+    @model_validator(mode="after")
+    def _teacher_has_weight(self) -> "Distil":
+        if (self.teacher == "none") != (self.weight == 0):
+            raise ValueError(f"needs both a teacher and a weight over 0, or neither: {self.teacher}, {self.weight:g}")
+        return self
 
 
 class Train(Section):
@@ -63,10 +78,13 @@ class Train(Section):
     learning_rate: Positive  # the peak
     schedule: Literal["constant", "cosine", "one_cycle"]
     warmup: Fraction  # share of all steps that rise linearly to the peak
-    weight_decay: Annotated[float, Field(ge=0)]  # decoupled; kernels only
+    # Decoupled; kernels only. Momentum does not amplify it: at 0.9, PyTorch's 5e-4 is 5e-3 here.
+    weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     ema: Fraction  # per-step momentum of the weight average that is validated and kept; 0: none
     class_weight: Literal["none", "balanced"]
+    distil: Distil
+    finish: Fraction  # share of the epochs, the last ones, that are taught with flips and small shifts alone
     augment: Augment
 
     @model_validator(mode="after")

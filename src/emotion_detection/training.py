@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from emotion_detection.architectures import build
-from emotion_detection.batches import batches
+from emotion_detection.batches import augmentation, batches
 from emotion_detection.config import Train
 from emotion_detection.dataset import Faces
+from emotion_detection.distillation import targets
 from emotion_detection.errors import InputError
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.metrics import macro_f1
@@ -26,7 +27,6 @@ Epoch = dict[str, float]  # one row of the history: metric name -> value
 OnEpoch = Callable[[Epoch], None]
 
 PREDICTED_AT_ONCE = 512  # faces
-ONE_HOT = np.eye(len(EMOTIONS), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class _Trainer:
         self._model = build_with(train, precision=resolve_precision(train.precision))
         compile_for(self._model, train, steps=self._steps * train.epochs)
         self._model.optimizer.build(self._model.trainable_variables)
+        self._targets = targets(train.distil, self._taught)
         self._class_weight = _class_weight(self._taught.labels) if train.class_weight == "balanced" else None
         self._best: list[NDArray[np.float32]] = []
         self.history: list[Epoch] = []
@@ -114,16 +115,17 @@ class _Trainer:
         totals = np.zeros(2)
         steps = batches(
             self._taught,
-            self._train.augment,
+            self._targets,
+            augmentation(self._train, epoch),
             batch_size=self._train.batch_size,
             seed=self._train.seed,
             epoch=epoch,
         )
         bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps, unit="batch", leave=False)
-        for images, labels in bar:
-            weight = None if self._class_weight is None else self._class_weight[labels]
+        for images, wanted in bar:
+            weight = None if self._class_weight is None else wanted @ self._class_weight
             self._model.reset_metrics()  # Keras before 3.15 goes on averaging
-            logs = self._model.train_on_batch(images, ONE_HOT[labels], sample_weight=weight, return_dict=True)
+            logs = self._model.train_on_batch(images, wanted, sample_weight=weight, return_dict=True)
             totals += logs["loss"], logs["accuracy"]
             if not np.isfinite(logs["loss"]):
                 raise InputError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")

@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emotion_detection import architectures, batches, optimization, tracking, training
+from emotion_detection import architectures, batches, distillation, optimization, tracking, training
 from emotion_detection.config import load_params
 from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
@@ -17,6 +17,8 @@ from emotion_detection.optimization import resolve_precision
 from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
+
+MODULES = (architectures, batches, distillation, optimization, training)  # those that decide what a training gives
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def save(fitted: Fitted, run_id: str, folder: Path) -> None:
 
 def _key(recorded: dict[str, object], digest: str) -> str:
     """Names a training by its params, data and code, so that a checkpoint of another one is never picked up."""
-    code = [Path(str(module.__file__)).read_text() for module in (architectures, batches, optimization, training)]
+    code = [Path(str(module.__file__)).read_text() for module in MODULES]
     return hashlib.sha256(json.dumps([recorded, digest, code], sort_keys=True).encode()).hexdigest()[:12]
 
 
