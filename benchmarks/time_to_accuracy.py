@@ -8,6 +8,7 @@ went on without it. 63.2 % is what the original project states for its network (
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -41,7 +42,7 @@ def curve(client: mlflow.MlflowClient, run: str) -> list[tuple[float, float]]:
     epochs = len(client.get_metric_history(run, "images_per_second"))  # the finished model's score is no epoch
     history = [metric for metric in client.get_metric_history(run, "val_accuracy") if 1 <= metric.step <= epochs]
     points = [((metric.timestamp - start) / 60_000, metric.value) for metric in history]
-    pauses = sorted(later[0] - sooner[0] for sooner, later in zip(points, points[1:], strict=False))
+    pauses = sorted(later[0] - sooner[0] for sooner, later in pairwise(points))
     if pauses[-1] > LONGEST_PAUSE * pauses[len(pauses) // 2]:
         raise SystemExit(f"run {run} was interrupted for {pauses[-1]:.0f} minutes: its times mean nothing")
     return points

@@ -26,6 +26,7 @@ from emotion_detection import training
 from emotion_detection.batches import batches
 from emotion_detection.config import Train, check_params
 from emotion_detection.dataset import Faces
+from emotion_detection.distillation import targets
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.optimization import compile_for, resolve_precision
 from emotion_detection.stages.adopt import merged
@@ -92,8 +93,7 @@ def our_way(train: Train, faces: Faces) -> Step:
 
 def whole_batches(train: Train, faces: Faces) -> Iterator[tuple[Any, Any]]:
     for epoch in range(10_000):
-        for images, labels in batches(faces, train.augment, batch_size=BATCH, seed=0, epoch=epoch):
-            yield images, training.ONE_HOT[labels]
+        yield from batches(faces, targets(train.distil, faces), train.augment, batch_size=BATCH, seed=0, epoch=epoch)
 
 
 def compare(ways: dict[str, Step], count: int) -> None:

@@ -27,7 +27,8 @@ def params() -> Params:
 @pytest.fixture(scope="session")
 def plain() -> Augment:
     """No augmentation at all."""
-    return Augment(flip=False, shift=0, rotate_deg=0, scale=(1, 1), brightness=0, contrast=(1, 1), erase=0)
+    nothing = {"flip": False, "shift": 0, "rotate_deg": 0, "brightness": 0, "erase": 0, "mixup": 0}
+    return Augment(**nothing, scale=(1, 1), contrast=(1, 1))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emotion_detection.batches import ERASED_AREA, augment, batches
+from emotion_detection.batches import ERASED_AREA, augment, augmentation, batches
 from emotion_detection.config import Augment
 from emotion_detection.dataset import Faces
 
@@ -19,8 +19,12 @@ def numbered(rows=50) -> Faces:
     return Faces(images, (numbers % 7).astype(np.uint8), np.zeros(rows, np.uint8), np.zeros(rows, bool))
 
 
+def one_hot(faces):
+    return np.eye(7, dtype=np.float32)[faces.labels]
+
+
 def epoch_of(faces, plain, *, batch_size=16, seed=1, epoch=1):
-    return list(batches(faces, plain, batch_size=batch_size, seed=seed, epoch=epoch))
+    return list(batches(faces, one_hot(faces), plain, batch_size=batch_size, seed=seed, epoch=epoch))
 
 
 def order_of(faces, plain, **which) -> list[int]:
@@ -86,15 +90,36 @@ def test_augmentation_is_told_by_seed_and_epoch_too(drawn, params):
     assert sorted(map(np.sum, pixels(1))) != sorted(map(np.sum, pixels(2)))
 
 
-def test_labels_stay_with_their_faces(plain):
-    for images, labels in epoch_of(numbered(), plain):
-        np.testing.assert_array_equal(labels, images[:, 0, 0, 0] % 7)
+def test_targets_stay_with_their_faces(plain):
+    for images, targets in epoch_of(numbered(), plain):
+        np.testing.assert_array_equal(targets.argmax(1), images[:, 0, 0, 0] % 7)
+
+
+def test_mixup_blends_pixels_and_targets_by_the_same_share(plain):
+    faces = numbered(2)
+    faces = replace(faces, images=faces.images * 200)  # black is label 0, gray 200 is label 1
+    mixed = plain.model_copy(update={"mixup": 1.0})
+    pairs = [batch for epoch in range(50) for batch in epoch_of(faces, mixed, batch_size=2, epoch=epoch)]
+    images, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    assert targets.sum(axis=1) == pytest.approx(1)
+    assert images[:, 0, 0, 0] == pytest.approx(200 * targets[:, 1], abs=0.51)
+    assert np.unique(images).size > 20
+
+
+def test_the_finish_is_calm(params):
+    train = params.train.model_copy(update={"epochs": 10, "finish": 0.2})
+    wild = train.augment.model_copy(update={"mixup": 0.4, "erase": 0.5, "shift": 0.1})
+    train = train.model_copy(update={"augment": wild})
+    assert {augmentation(train, epoch) for epoch in range(1, 9)} == {wild}
+    (calm,) = {augmentation(train, epoch) for epoch in (9, 10)}
+    assert (calm.flip, calm.shift, calm.rotate_deg, calm.scale, calm.erase, calm.mixup) == (True, 0.04, 0, (1, 1), 0, 0)
+    assert augmentation(train.model_copy(update={"finish": 0}), 10) == wild
 
 
 def test_shapes_and_dtypes(drawn, params):
-    for images, labels in epoch_of(drawn, params.train.augment, batch_size=8):
-        assert images.shape == (len(labels), 48, 48, 1)
-        assert images.dtype == labels.dtype == np.uint8
+    for images, targets in epoch_of(drawn, params.train.augment, batch_size=8):
+        assert (images.shape, targets.shape) == ((8, 48, 48, 1), (8, 7))
+        assert (images.dtype, targets.dtype) == (np.uint8, np.float32)
 
 
 def test_without_augmentation_the_pixels_are_identical(drawn, plain):
@@ -110,7 +135,7 @@ def test_the_faces_given_are_never_changed(params):
     faces = numbered()
     for source in (faces, replace(faces, images=faces.images[::-1])):
         before = source.images.copy()
-        for images, labels in batches(source, wild, batch_size=50, seed=0, epoch=1):
+        for images, labels in batches(source, one_hot(source), wild, batch_size=50, seed=0, epoch=1):
             images[:] = 0
             labels[:] = 0
         np.testing.assert_array_equal(source.images, before)

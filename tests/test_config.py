@@ -219,6 +219,7 @@ def test_all_sections_are_looked_at():
         "Prepare",
         "Train",
         "Augment",
+        "Distil",
         "Evaluate",
         "Register",
     }

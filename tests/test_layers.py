@@ -9,9 +9,22 @@ from tests.imports import PACKAGE, external, internal, modules
 LAYERS = (
     {"labels", "errors", "replacing", "anatomy"},
     {"config", "dataset", "members", "metrics", "portrait", "provenance", "tracking", "inference"},
-    {"batches", "architectures", "optimization", "figures", "fer_csv", "pictures", "synthetic", "export", "distillation"},
+    {
+        "batches",
+        "architectures",
+        "optimization",
+        "figures",
+        "fer_csv",
+        "pictures",
+        "synthetic",
+        "export",
+        "distillation",
+    },
     {"formats", "downloads", "training"},
-    {f"stages.{name}" for name in ("adopt", "data", "draw_sample", "prepare", "train", "evaluate", "register", "teach")},
+    {
+        f"stages.{name}"
+        for name in ("adopt", "data", "draw_sample", "prepare", "train", "evaluate", "register", "teach")
+    },
 )
 
 # A library that is slow to load, or that we may want to change for another -> the modules that know it.

@@ -1,0 +1,108 @@
+"""Distillation: targets between label and teacher, and a file of lessons that cannot be taken for another."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_detection.config import Distil
+from emotion_detection.dataset import save
+from emotion_detection.distillation import mean_of_mirrored, save_lessons, targets
+from emotion_detection.errors import InputError
+from emotion_detection.inference import EmotionClassifier
+
+TEACHER = Path(__file__).parents[1] / "pretrained" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def taught(drawn):
+    return drawn.of("train")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return EmotionClassifier(TEACHER)
+
+
+@pytest.fixture(scope="module")
+def lessons(taught, classifier, tmp_path_factory):
+    probabilities = mean_of_mirrored(classifier, taught.images)
+    return save_lessons(probabilities, taught, [TEACHER], tmp_path_factory.mktemp("lessons"))
+
+
+def distil(path, weight=0.7, temperature=1.0):
+    return Distil(teacher=str(path), weight=weight, temperature=temperature)
+
+
+def test_without_a_teacher_the_target_is_the_label(taught):
+    wanted = targets(distil("none", weight=0), taught)
+    assert wanted.dtype == np.float32
+    np.testing.assert_array_equal(wanted, np.eye(7)[taught.labels])
+
+
+def test_a_face_and_its_mirror_image_are_read_alike(taught, classifier):
+    both = mean_of_mirrored(classifier, taught.images)
+    np.testing.assert_allclose(both, mean_of_mirrored(classifier, taught.images[:, :, ::-1]), atol=1e-6)
+    assert np.abs(both - classifier.probabilities(taught.images)).max() > 1e-3
+
+
+def test_the_target_lies_between_label_and_teacher(taught, classifier, lessons):
+    truth, taught_by = np.eye(7)[taught.labels], mean_of_mirrored(classifier, taught.images)
+    np.testing.assert_allclose(targets(distil(lessons, weight=1.0), taught), taught_by, atol=1e-3)
+    np.testing.assert_allclose(targets(distil(lessons), taught), 0.3 * truth + 0.7 * taught_by, atol=1e-3)
+
+
+def test_temperature_softens_the_teacher(taught, lessons):
+    hard, soft = (targets(distil(lessons, weight=1.0, temperature=t), taught) for t in (1, 4))
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(soft.argmax(axis=1), hard.argmax(axis=1))
+    assert (soft.max(axis=1) < hard.max(axis=1)).all()
+    # p^(1/4) by hand for the first face
+    by_hand = hard[0] ** 0.25 / (hard[0] ** 0.25).sum()
+    np.testing.assert_allclose(soft[0], by_hand, rtol=1e-4)
+
+
+def test_the_same_lessons_have_the_same_name(taught, lessons, tmp_path):
+    probabilities = targets(distil(lessons, weight=1.0), taught)
+    first, second = (save_lessons(probabilities, taught, [TEACHER], tmp_path / name) for name in "ab")
+    assert first.name == second.name
+    assert save_lessons(1 - probabilities, taught, [TEACHER], tmp_path).name != first.name
+
+
+def test_a_changed_file_is_refused(taught, lessons, tmp_path):
+    other = shutil.copy(lessons, tmp_path / "0123456789ab.npz")
+    with pytest.raises(InputError, match=r"is not the file of that name any more .*stages\.teach"):
+        targets(distil(other), taught)
+
+
+def test_other_faces_are_refused(drawn, lessons):
+    with pytest.raises(InputError, match="was made for other training faces"):
+        targets(distil(lessons), drawn.of("val"))
+
+
+def test_a_missing_file_is_named(taught, tmp_path):
+    with pytest.raises(InputError, match=r"gone\.npz cannot be read .*stages\.teach"):
+        targets(distil(tmp_path / "gone.npz"), taught)
+
+
+@pytest.mark.parametrize(("teacher", "weight"), [("none", 0.5), ("some.npz", 0.0)])
+def test_a_teacher_without_weight_or_the_reverse_is_refused(teacher, weight):
+    with pytest.raises(ValueError, match="needs both a teacher and a weight over 0, or neither"):
+        distil(teacher, weight=weight)
+
+
+def test_the_command_writes_what_the_recipe_needs(drawn, taught, tmp_path):
+    save(drawn, tmp_path / "faces.npz")
+    command = [sys.executable, "-m", "emotion_detection.stages.teach", str(TEACHER), str(TEACHER)]
+    result = subprocess.run(
+        [*command, "--faces", str(tmp_path / "faces.npz"), "--folder", str(tmp_path / "lessons")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (written,) = (tmp_path / "lessons").iterdir()
+    assert f"teacher: {written}" in result.stdout
+    assert targets(distil(written), taught).shape == (14, 7)
