@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from emotion_detection.faces import Box
+from emotion_detection.faces import MARGIN, Box, FaceDetector, to_model_input
 
 Gray = NDArray[np.uint8]
 
 SURROUNDING = 0.35  # of a face's side, each way: FER-2013's crops end at the chin and the ears
+FOUND = 0.3  # overlap of a detector's box with the true one
 ROUGHNESS = 1.2  # exponent of the background's spectrum; photographs have about 1
 
 
@@ -69,3 +71,24 @@ def scene(
     for face, box in zip(faces, boxes, strict=True):
         paste(canvas, face, box)
     return canvas, boxes
+
+
+def rediscovered(
+    faces: Gray, detector: FaceDetector, *, margins: Sequence[float] = (MARGIN,), seed: int
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Paste each of faces u8 (n,48,48) into a picture of its own and look for it there.
+
+    Returns which were found, bool (n,), and their crops u8 (margins, found, 48, 48). Found is a box that overlaps the
+    true one by 0.3; if there are several, the best. Faces are as large in their picture as before a webcam.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.zeros(len(faces), bool)
+    crops: list[list[Gray]] = [[] for _ in margins]
+    for row, face in enumerate(tqdm(faces, "looking for pasted faces", leave=False, disable=None)):
+        canvas, (truth,) = scene([face], height=240, width=320, sides_px=(60, 130), rng=rng)
+        best = max(detector.detect(canvas), key=truth.overlap, default=None)
+        if best is not None and truth.overlap(best) >= FOUND:
+            found[row] = True
+            for crop, margin in zip(crops, margins, strict=True):
+                crop.append(to_model_input(canvas, [best], margin=margin)[0])
+    return found, np.array(crops, np.uint8).reshape(len(margins), found.sum(), *faces.shape[1:])
