@@ -16,11 +16,15 @@ SQUEEZE = 8  # channels per unit of the squeeze-and-excitation bottleneck
 BATCH_NORM_MOMENTUM = 0.95
 
 
-def build(train: Train) -> keras.Model:
-    """Faces u8 (n,48,48,1) -> probabilities f32 (n,7); scaling to [-1,1] is inside, so that nobody can forget it."""
+def build(train: Train, *, temperature: float = 1.0) -> keras.Model:
+    """Faces u8 (n,48,48,1) -> probabilities f32 (n,7); scaling to [-1,1] is inside, so that nobody can forget it.
+
+    temperature divides the logits: 1 while training, what calibration found in the model that ships.
+    """
     faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), dtype="uint8", name="faces")
     logits = NETWORKS[train.architecture](layers.Rescaling(1 / 127.5, offset=-1)(faces), train)
     # float32 whatever the policy: a bfloat16 probability has two digits.
+    logits = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
     return keras.Model(faces, probabilities, name=train.architecture)
 

@@ -13,6 +13,8 @@ Gray = NDArray[np.uint8]
 
 SURROUNDING = 0.35  # of a face's side, each way: FER-2013's crops end at the chin and the ears
 FOUND = 0.3  # overlap of a detector's box with the true one
+REDISCOVERED_PX = (240, 320)
+REDISCOVERED_SIDES_PX = (60, 130)  # a quarter to a half of the picture's height, as before a webcam
 ROUGHNESS = 1.2  # exponent of the background's spectrum; photographs have about 1
 
 
@@ -79,13 +81,16 @@ def rediscovered(
     """Paste each of faces u8 (n,48,48) into a picture of its own and look for it there.
 
     Returns which were found, bool (n,), and their crops u8 (margins, found, 48, 48). Found is a box that overlaps the
-    true one by 0.3; if there are several, the best. Faces are as large in their picture as before a webcam.
+    true one by 0.3; if there are several, the best.
     """
     rng = np.random.default_rng(seed)
+    backgrounds = [background(*REDISCOVERED_PX, rng) for _ in range(16)]
     found = np.zeros(len(faces), bool)
     crops: list[list[Gray]] = [[] for _ in margins]
     for row, face in enumerate(tqdm(faces, "looking for pasted faces", leave=False, disable=None)):
-        canvas, (truth,) = scene([face], height=240, width=320, sides_px=(60, 130), rng=rng)
+        canvas = backgrounds[row % len(backgrounds)].copy()
+        (truth,) = place(1, height=canvas.shape[0], width=canvas.shape[1], sides_px=REDISCOVERED_SIDES_PX, rng=rng)
+        paste(canvas, face, truth)
         best = max(detector.detect(canvas), key=truth.overlap, default=None)
         if best is not None and truth.overlap(best) >= FOUND:
             found[row] = True

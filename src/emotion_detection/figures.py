@@ -21,6 +21,7 @@ DPI = 150
 SHEET = 40  # pictures on a sheet of captioned faces
 # Okabe and Ito's palette: told apart by colour-blind eyes too.
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
+PALE = "#F5CE7B"  # orange, for what is only compared with
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -98,20 +99,27 @@ def mistakes(faces: Faces, probabilities: NDArray[np.floating], *, path: Path) -
 
 
 def confusion_matrix(report: Report, path: Path, *, title: str) -> None:
-    """Share of each true emotion (row) that got each prediction (column), and counts; a row sums to 100 %."""
+    """Share of each true emotion (row) that got each prediction (column), large, above the count; rows sum to 100 %."""
     shares = report.confusion / np.maximum(report.support[:, None], 1)  # without rows: zeros
     names = [f"{emotion} ({rows:,})" for emotion, rows in zip(EMOTIONS, report.support, strict=True)]
-    with _drawing(path, 6.2, 5.6) as figure:
+    with _drawing(path, 7.2, 6.2) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
-            text = f"{share:.0%}\n{report.confusion[row, column]:,}"
-            colour = "white" if share > 0.6 else "#222222"  # readable on the darker blues
-            axes.text(column, row, text, ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
-        axes.set_yticks(range(len(EMOTIONS)), names)
-        axes.set(xlabel="predicted", ylabel="true (faces)", title=title)
-        axes.tick_params(length=0)
+            colour = "white" if share > 0.65 else "#222222"  # readable on the darker blues
+            weight = "bold" if row == column else "normal"
+            count = f"{report.confusion[row, column]:,}"
+            axes.text(column, row - 0.08, f"{share:.0%}", ha="center", color=colour, fontsize=14, weight=weight)
+            axes.text(column, row + 0.25, count, ha="center", color=colour, fontsize=7.5)
+        axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, fontsize=11)
+        axes.set_yticks(range(len(EMOTIONS)), names, fontsize=11)
+        axes.set_xticks(np.arange(0.5, len(EMOTIONS) - 1), minor=True)
+        axes.set_yticks(np.arange(0.5, len(EMOTIONS) - 1), minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.set_xlabel("predicted", fontsize=11)
+        axes.set_ylabel("true (faces)", fontsize=11)
+        axes.set_title(title)
+        axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
 
 
@@ -134,17 +142,25 @@ def per_class_scores(report: Report, path: Path, *, title: str) -> None:
         figure.legend(loc="outside lower center", ncols=4)
 
 
-def reliability(report: Report, path: Path, *, title: str) -> None:
-    """Accuracy against confidence in the report's bins, above the faces in each; the ECE in the title."""
+def reliability(report: Report, path: Path, *, title: str, raw: Report | None = None) -> None:
+    """Accuracy against confidence in the report's bins, above the faces in each; the ECE in the title.
+
+    raw: the same rows before calibration, as a pale line, and its ECE in the title too.
+    """
     bins = report.calibration
     edges = np.linspace(0, 1, len(bins.counts) + 1)
     with _drawing(path, 4.8, 5.4) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        upper.bar(edges[:-1], bins.accuracy, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+        shares = upper.bar(edges[:-1], bins.accuracy, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
         upper.plot(bins.confidence, bins.confidence, "_", color=RED, markersize=11, markeredgewidth=2)
         upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
-        upper.legend(["mean probability", "perfect calibration", "share that is right"], loc="upper left")
-        upper.set(ylim=(0, 1), ylabel="share that is right", title=f"{title}: ECE {report.ece:.1%}")
+        names, told = ["share that is right", "mean probability", "perfect calibration"], f"ECE {report.ece:.1%}"
+        if raw is not None:
+            before = raw.calibration
+            upper.plot(before.confidence, before.accuracy, color=PALE, marker=".")
+            names, told = [*names, "before calibration"], f"{told}, {raw.ece:.1%} before calibration"
+        upper.legend([shares, *upper.lines], names, loc="upper left")
+        upper.set(ylim=(0, 1), ylabel="share that is right", title=f"{title}: {told}")
         upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         lower.bar(edges[:-1], bins.counts, np.diff(edges), align="edge", color=GRAY, edgecolor="white")
         lower.set(xlim=(0, 1), xlabel="probability of the predicted emotion", ylabel="faces")

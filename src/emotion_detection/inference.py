@@ -28,9 +28,19 @@ class EmotionClassifier:
         self._check_labels(path)
         self._check_shapes(path)
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What the file says of itself: labels, input_size, temperature, run_id, dataset, architecture."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def temperature(self) -> float:
+        """What the graph divides its logits by; 1.0 in a file that does not say."""
+        return float(self.about.get("temperature", 1))
+
     def _check_labels(self, path: Path) -> None:
         """Only one order of labels is right: probabilities carry no names."""
-        labels = self._session.get_modelmeta().custom_metadata_map.get("labels")
+        labels = self.about.get("labels")
         if labels != json.dumps(EMOTIONS):
             raise InputError(f"{path} names the labels {labels}, not {list(EMOTIONS)}: export it with the train stage")
 

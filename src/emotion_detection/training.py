@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from emotion_detection.architectures import build
 from emotion_detection.batches import augmentation, batches
+from emotion_detection.calibration import fit_temperature
 from emotion_detection.config import Train
 from emotion_detection.dataset import Faces
 from emotion_detection.distillation import targets
@@ -31,10 +32,14 @@ PREDICTED_AT_ONCE = 512  # faces
 
 @dataclass(frozen=True)
 class Fitted:
-    """The model with the weights of its best epoch (largest val_macro_f1), and a row of metrics per epoch."""
+    """The model with the weights of its best epoch (largest val_macro_f1), and a row of metrics per epoch.
+
+    temperature: what the model divides its logits by, fitted on val.
+    """
 
     model: keras.Model
     history: list[Epoch]
+    temperature: float
 
 
 def fit(train: Train, faces: Faces, *, checkpoint: Path, on_epoch: OnEpoch) -> Fitted:
@@ -50,16 +55,17 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path, on_epoch: OnEpoch) -> F
         row = trainer.run_epoch()
         trainer.save(checkpoint)  # first: an epoch that was told of is never run again
         on_epoch(row)
-    return Fitted(trainer.best_model(), trainer.history)
+    model, temperature = trainer.best_model()
+    return Fitted(model, trainer.history, temperature)
 
 
-def build_with(train: Train, *, precision: str) -> keras.Model:
+def build_with(train: Train, *, precision: str, temperature: float = 1.0) -> keras.Model:
     """The network of `train`, seeded, computing in `precision`; its weights are float32 in any."""
     keras.utils.set_random_seed(train.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        return build(train)
+        return build(train, temperature=temperature)
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -91,11 +97,18 @@ class _Trainer:
         scores = [row["val_macro_f1"] for row in self.history]
         return 1 + scores.index(max(scores)) if scores else 0
 
-    def best_model(self) -> keras.Model:
-        """The best weights in a float32 network: what is exported must not depend on this machine's precision."""
-        model = build_with(self._train, precision="float32")
+    def best_model(self) -> tuple[keras.Model, float]:
+        """The best weights in a float32 network, calibrated on val, and the temperature that it took.
+
+        float32: what is exported must not depend on this machine's precision.
+        """
+        raw = build_with(self._train, precision="float32")
+        raw.set_weights(self._best)
+        probabilities = _predict(raw, self._val.images[..., np.newaxis])
+        temperature = fit_temperature(probabilities, self._val.labels)
+        model = build_with(self._train, precision="float32", temperature=temperature)
         model.set_weights(self._best)
-        return model
+        return model, temperature
 
     def run_epoch(self) -> Epoch:
         epoch = len(self.history) + 1
@@ -145,7 +158,7 @@ class _Trainer:
         average.set_model(self._model)
         average.on_test_begin()
         try:
-            probabilities = self._predict(self._val.images[..., np.newaxis])
+            probabilities = _predict(self._model, self._val.images[..., np.newaxis])
             weights = self._model.get_weights()
         finally:
             average.on_test_end()
@@ -157,10 +170,6 @@ class _Trainer:
             "val_macro_f1": macro_f1(labels, probabilities.argmax(1)),
         }
         return scores, weights
-
-    def _predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        starts = range(0, len(images), PREDICTED_AT_ONCE)
-        return np.concatenate([self._model.predict_on_batch(images[at : at + PREDICTED_AT_ONCE]) for at in starts])
 
     def save(self, checkpoint: Path) -> None:
         """Write the state beside the last one, then rename: a kill at any moment leaves one whole state."""
@@ -184,6 +193,11 @@ class _Trainer:
             self._best = [best[name] for name in best.files]
         self.history = json.loads((states[-1] / "history.json").read_text())
         print(f"resuming after epoch {len(self.history)} of {self._train.epochs}, from {checkpoint}")
+
+
+def _predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    starts = range(0, len(images), PREDICTED_AT_ONCE)
+    return np.concatenate([model.predict_on_batch(images[at : at + PREDICTED_AT_ONCE]) for at in starts])
 
 
 def _states(checkpoint: Path) -> list[Path]:

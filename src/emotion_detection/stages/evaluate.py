@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_detection import figures, metrics, tracking
-from emotion_detection.config import load_params
+from emotion_detection.calibration import at_temperature
+from emotion_detection.canvases import rediscovered
+from emotion_detection.config import Evaluate, load_params
 from emotion_detection.dataset import Faces, load
+from emotion_detection.distillation import mean_of_mirrored
 from emotion_detection.errors import one_line
+from emotion_detection.faces import HaarDetector
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.replacing import replacing
 
 Scored = dict[str, tuple[Faces, NDArray[np.float32]]]  # split -> its faces and their probabilities (n,7)
+Reports = dict[str, metrics.Report]  # split -> its scores
 
 
 def main() -> None:
@@ -38,19 +43,19 @@ def evaluate(paths: argparse.Namespace) -> None:
     history = read_history(paths.model / "history.csv")
     run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
     with tracking.run(run_id) as run:
-        scored = score(faces, EmotionClassifier(paths.model / "model.onnx"))
-        reports = {
-            name: metrics.evaluate(part.labels, probabilities, **params.model_dump())
-            for name, (part, probabilities) in scored.items()
-        }
-        headline = {
-            key: value for name, report in reports.items() for key, value in metrics.headline(report, name).items()
-        }
+        classifier = EmotionClassifier(paths.model / "model.onnx")
+        scored = score(faces, classifier)
+        reports, raw = judged(scored, params), judged(uncalibrated(scored, classifier.temperature), params)
+        headline = {key: value for name, one in reports.items() for key, value in metrics.headline(one, name).items()}
+        headline |= {f"{name}_ece_uncalibrated": one.ece for name, one in raw.items()}
+        headline |= {"temperature": classifier.temperature}
+        headline |= mirrored(faces, classifier, params) | detected(faces.of("test"), scored["test"][1], classifier)
         with replacing(paths.report) as folder:
             write(folder, scored, reports, headline)
         run.log_scores(headline, history)
         # Only now, with model and scores safe: the original lost fifty epochs to a plot that failed.
-        draw(paths.report, scored, reports, history)
+        draw(paths.report, scored, reports, raw)
+        figures.learning_curves(history, paths.report / "learning_curves.png")
         run.log_folder(paths.report, "report")
     for name in reports:
         print(summary(headline, name))
@@ -65,7 +70,40 @@ def score(faces: Faces, classifier: EmotionClassifier) -> Scored:
     return scored
 
 
-def write(folder: Path, scored: Scored, reports: dict[str, metrics.Report], headline: dict[str, float]) -> None:
+def judged(scored: Scored, params: Evaluate) -> Reports:
+    return {name: metrics.evaluate(part.labels, p, **params.model_dump()) for name, (part, p) in scored.items()}
+
+
+def uncalibrated(scored: Scored, temperature: float) -> Scored:
+    """What the network would say without its temperature."""
+    return {name: (part, at_temperature(p, 1 / temperature)) for name, (part, p) in scored.items()}
+
+
+def mirrored(faces: Faces, classifier: EmotionClassifier, params: Evaluate) -> dict[str, float]:
+    """Accuracy, with interval, when a face and its mirror image are averaged: twice the time."""
+    numbers = {}
+    for split in ("val", "test"):
+        part = faces.of(split)
+        one = metrics.evaluate(part.labels, mean_of_mirrored(classifier, part.images), **params.model_dump())
+        for end in ("", "_low", "_high"):
+            numbers[f"{split}_flip_accuracy{end}"] = float(getattr(one, f"accuracy{end}"))
+    return numbers
+
+
+def detected(test: Faces, probabilities: NDArray[np.float32], classifier: EmotionClassifier) -> dict[str, float]:
+    """Accuracy on faces that the detector found in larger pictures and cropped, beside that on their own crops."""
+    found, (crops,) = rediscovered(test.images, HaarDetector(), seed=0)
+    if not found.any():
+        return {"test_detected_share": 0.0}
+    labels = test.labels[found]
+    return {
+        "test_detected_share": float(found.mean()),
+        "test_detected_accuracy": float((classifier.probabilities(crops).argmax(1) == labels).mean()),
+        "test_detected_plain_accuracy": float((probabilities[found].argmax(1) == labels).mean()),
+    }
+
+
+def write(folder: Path, scored: Scored, reports: Reports, headline: dict[str, float]) -> None:
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(headline, indent=2) + "\n")
     write_rows(
@@ -75,16 +113,15 @@ def write(folder: Path, scored: Scored, reports: dict[str, metrics.Report], head
         write_rows(folder / f"predictions_{split}.csv", predictions(*scored[split]))
 
 
-def draw(folder: Path, scored: Scored, reports: dict[str, metrics.Report], history: list[dict[str, float]]) -> None:
+def draw(folder: Path, scored: Scored, reports: Reports, raw: Reports) -> None:
     for name, report in reports.items():
         interval = f"{report.accuracy:.1%} [{report.accuracy_low:.1%}, {report.accuracy_high:.1%}]"
         title = f"{name}: accuracy {interval}, macro-F1 {report.macro_f1:.3f}"
         figures.confusion_matrix(report, folder / f"confusion_{name}.png", title=title)
         figures.per_class_scores(report, folder / f"classes_{name}.png", title=title)
-        figures.reliability(report, folder / f"reliability_{name}.png", title=name)
+        figures.reliability(report, folder / f"reliability_{name}.png", title=name, raw=raw[name])
     for split in ("val", "test"):
         figures.mistakes(*scored[split], path=folder / f"mistakes_{split}.png")
-    figures.learning_curves(history, folder / "learning_curves.png")
 
 
 def predictions(faces: Faces, probabilities: NDArray[np.float32]) -> Iterator[dict[str, object]]:
@@ -113,8 +150,11 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 def summary(headline: dict[str, float], split: str) -> str:
     accuracy, low, high = (100 * headline[f"{split}_accuracy{end}"] for end in ("", "_low", "_high"))
-    rows, f1 = headline[f"{split}_rows"], headline[f"{split}_macro_f1"]
-    return f"{split:10} accuracy {accuracy:.1f} % [{low:.1f}, {high:.1f}], macro-F1 {f1:.3f}, {rows:.0f} faces"
+    rows, f1, ece = (headline[f"{split}_{name}"] for name in ("rows", "macro_f1", "ece"))
+    told = f"{split:10} accuracy {accuracy:.1f} % [{low:.1f}, {high:.1f}]"
+    if f"{split}_flip_accuracy" in headline:
+        told += f", {100 * headline[f'{split}_flip_accuracy']:.1f} % with the mirror image"
+    return f"{told}, macro-F1 {f1:.3f}, ECE {ece:.3f}, {rows:.0f} faces"
 
 
 if __name__ == "__main__":

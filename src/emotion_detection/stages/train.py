@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emotion_detection import architectures, batches, distillation, optimization, tracking, training
+from emotion_detection import architectures, batches, calibration, distillation, optimization, tracking, training
 from emotion_detection.config import load_params
 from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
@@ -18,7 +18,8 @@ from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
 
-MODULES = (architectures, batches, distillation, optimization, training)  # those that decide what a training gives
+# Those that decide what a training gives.
+MODULES = (architectures, batches, calibration, distillation, optimization, training)
 
 
 def main() -> None:
@@ -58,23 +59,29 @@ def train(paths: argparse.Namespace) -> None:
         run.log_folder(paths.data_figures, "data")
         run.log_file(paths.data_report, "data")
         fitted = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
-        save(fitted, run.id, paths.model)
+        about = {"run_id": run.id, "dataset": data["dataset"], "architecture": params.train.architecture}
+        save(fitted, about | {"temperature": str(fitted.temperature)}, paths.model)
         run.log_missing(fitted.history)
         run.log_file(paths.model / "history.csv")
     shutil.rmtree(checkpoint)
 
 
-def save(fitted: Fitted, run_id: str, folder: Path) -> None:
-    """Write model.keras, model.onnx (proved equal), history.csv and run.json, all or none."""
+def save(fitted: Fitted, about: dict[str, str], folder: Path) -> None:
+    """Write model.keras, model.onnx (proved equal, with `about` inside), history.csv and run.json, all or none."""
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         fitted.model.save(unfinished / "model.keras")
-        difference = export_onnx(fitted.model, unfinished / "model.onnx")
+        difference = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
         with (unfinished / "history.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(fitted.history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(fitted.history)
-        run = {"run_id": run_id, "parameters": fitted.model.count_params(), "onnx_difference": difference}
+        run = {
+            "run_id": about["run_id"],
+            "parameters": fitted.model.count_params(),
+            "temperature": fitted.temperature,
+            "onnx_difference": difference,
+        }
         (unfinished / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 
