@@ -19,7 +19,9 @@ FORGET_S = 1.0  # a person who comes back later is a new one
 NEAR = 0.4  # of a box's side, each way: how far to look
 SIZES = (0.75, 1.35)  # of a box's side: what to look for there
 SAME_PLACE = 0.3  # overlap of one person's boxes from frame to frame
-SAME_LOOK = 0.3  # correlation of one person's faces from frame to frame; two people's is about 0
+# Correlation of one person's faces from frame to frame. On FER-2013 two people's is below 0.51 in 95 of 100 pairs, that
+# of one face and the same face in a shifted crop above 0.55 in 99.
+SAME_LOOK = 0.5
 LOOK_PX = 12
 JITTER = 0.15  # of a box's side: moves below are mostly the detector's own noise
 
@@ -44,16 +46,18 @@ class Follower:
     def recognize(self, frame_rgb: Frame, at_s: float) -> list[Reading]:
         """Readings of frame u8 (h,w,3), taken at_s seconds into the video, from left to right, with their tracks."""
         gray = to_gray(frame_rgb)
-        readings = self._recognizer.read(gray, self._boxes(gray, at_s))
+        self._tracks = [track for track in self._tracks if 0 <= at_s - track.seen_s < FORGET_S]
+        boxes = sorted(self._boxes(gray, at_s), key=lambda box: box.left)
+        readings = self._recognizer.read(gray, boxes)
         looks = _looks(gray, readings)
         pairs = _matches(self._tracks, readings, looks)
-        kept = [track for row, track in enumerate(self._tracks) if row not in pairs.values()]
+        missed = [track for row, track in enumerate(self._tracks) if row not in pairs.values()]
         seen = []
         for number, (reading, look) in enumerate(zip(readings, looks, strict=True)):
             before = self._tracks[pairs[number]] if number in pairs else None
             seen.append(_Track(self._continued(reading, before, at_s), look, at_s))
-        self._tracks = seen + [track for track in kept if 0 <= at_s - track.seen_s < FORGET_S]
-        shown = {track.reading.box: track.reading for track in self._tracks if at_s - track.seen_s <= HOLD_S}
+        self._tracks = seen + missed
+        shown = {track.reading.box: track.reading for track in (*seen, *_held(missed, seen, at_s))}
         return [shown[box] for box in self._recognizer.chosen(list(shown))]
 
     def _boxes(self, gray: Gray, at_s: float) -> list[Box]:
@@ -112,6 +116,12 @@ def _matches(tracks: Sequence[_Track], readings: Sequence[Reading], looks: NDArr
         if number not in pairs and row not in pairs.values():
             pairs[number] = row
     return pairs
+
+
+def _held(missed: Sequence[_Track], seen: Sequence[_Track], at_s: float) -> list[_Track]:
+    """Those among the missed who are still shown: they were here just now, and nobody stands in their place."""
+    free = (track for track in missed if all(track.reading.box.overlap(s.reading.box) < SAME_PLACE for s in seen))
+    return [track for track in free if at_s - track.seen_s <= HOLD_S]
 
 
 def _steadied(old: Box, new: Box) -> Box:
