@@ -61,7 +61,7 @@ class HaarDetector:
     """OpenCV's frontal face cascade (Viola & Jones 2001), loaded once."""
 
     def __init__(self) -> None:
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)  # type: ignore[attr-defined]
         self._lock = Lock()  # a cascade works in buffers of its own
 
     def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:
