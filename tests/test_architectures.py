@@ -43,10 +43,32 @@ def test_another_face_gives_other_probabilities(model):
 def test_faces_are_scaled_inside(model):
     (faces,) = model.inputs
     assert (faces.dtype, faces.shape) == ("uint8", (None, 48, 48, 1))
-    (scaling,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
-    assert model.layers[1] is scaling
+    scaling = model.layers[1]
+    assert isinstance(scaling, keras.layers.Rescaling)
     scaled = keras.ops.convert_to_numpy(scaling(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1)))
     np.testing.assert_allclose(scaled.ravel(), [-1, 1], atol=1e-6)
+
+
+def test_temperature_divides_the_logits_and_is_one_while_training(params):
+    train = params.train.model_copy(update={"architecture": "fer_resnet", "widths": (8,), "blocks": (1,)})
+    keras.utils.set_random_seed(1)
+    raw = build(train)
+    calibrated = build(train, temperature=2.5)
+    calibrated.set_weights(raw.get_weights())
+    logits = keras.Model(raw.inputs, raw.get_layer("logits").output).predict_on_batch(FACES)
+    for model, temperature in ((raw, 1), (calibrated, 2.5)):
+        expected = keras.ops.softmax(logits / temperature)
+        np.testing.assert_allclose(model.predict_on_batch(FACES), expected, atol=1e-6)
+
+
+def test_the_temperature_is_applied_in_float32_whatever_the_policy(params):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = build(params.train).get_layer("temperature")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert layer.compute_dtype == "float32"
 
 
 def test_dropout_before_the_last_layer_is_that_of_params(model):

@@ -10,6 +10,7 @@ from keras import layers
 from tests.onnx_files import write_linear
 
 from emotion_detection.architectures import NETWORKS
+from emotion_detection.calibration import at_temperature
 from emotion_detection.export import TOLERANCE, export_onnx
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
@@ -62,6 +63,17 @@ def test_a_model_taught_in_bfloat16_is_exported_in_float32(params, drawn, tmp_pa
     assert export_onnx(fitted.model, tmp_path / "model.onnx") < 1e-4
     types = {tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
     assert onnx.TensorProto.BFLOAT16 not in types
+
+
+def test_the_file_tells_what_it_is_and_computes_with_its_temperature(params, drawn, tmp_path):
+    train = params.train.model_copy(update={"architecture": "fer_resnet", "widths": (8,), "blocks": (1,)})
+    raw, warm = (build_with(train, precision="float32", temperature=t) for t in (1.0, 1.7))
+    about = {"temperature": "1.7", "run_id": "0123", "dataset": "sample", "architecture": "fer_resnet"}
+    export_onnx(warm, tmp_path / "model.onnx", about=about)
+    classifier = EmotionClassifier(tmp_path / "model.onnx")
+    assert classifier.about == {"labels": json.dumps(EMOTIONS), "input_size": "48", **about}
+    expected = at_temperature(raw.predict_on_batch(drawn.images[..., None]), classifier.temperature)
+    np.testing.assert_allclose(classifier.probabilities(drawn.images), expected, atol=1e-5)
 
 
 class Linear:

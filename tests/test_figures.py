@@ -53,6 +53,7 @@ DRAWINGS = {
     "scores of two": lambda path: figures.per_class_scores(NARROW, path, title="val"),
     "reliability": lambda path: figures.reliability(REPORT, path, title="val"),
     "reliability of sureness": lambda path: figures.reliability(NARROW, path, title="val"),
+    "reliability before and after": lambda path: figures.reliability(REPORT, path, title="val", raw=NARROW),
     "curves": lambda path: figures.learning_curves(HISTORY, path),
     "curves of one epoch": lambda path: figures.learning_curves(HISTORY[:1], path),
     "mistakes": lambda path: figures.mistakes(FACES, PROBABILITIES, path=path),
@@ -91,6 +92,24 @@ def test_drawing_leaves_the_style_of_others_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     figures.reliability(REPORT, tmp_path / "figure.png", title="val")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_curve_before_calibration_is_a_second_line(monkeypatch, tmp_path):
+    drawn = []
+
+    def keep(figure, file, **_):
+        drawn.append(figure)
+        file.touch()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
+    figures.reliability(REPORT, tmp_path / "one.png", title="val")
+    figures.reliability(REPORT, tmp_path / "two.png", title="val", raw=NARROW)
+    one, two = (figure.axes[0] for figure in drawn)
+    assert len(two.lines) == len(one.lines) + 1
+    np.testing.assert_array_equal(two.lines[-1].get_ydata(), NARROW.calibration.accuracy)
+    named = [text.get_text() for text in two.get_legend().get_texts()]
+    assert named == ["share that is right", "mean probability", "perfect calibration", "before calibration"]
+    assert f"{NARROW.ece:.1%} before calibration" in two.get_title(loc="left")
 
 
 def test_a_missing_folder_is_made(tmp_path):

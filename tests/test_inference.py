@@ -52,6 +52,17 @@ def test_views_and_read_only_faces_will_do(classifier):
     np.testing.assert_array_equal(classifier.probabilities(turned[::2]), classifier.probabilities(turned[::2].copy()))
 
 
+def test_a_file_tells_its_temperature_and_an_older_one_has_none(classifier, tmp_path):
+    assert classifier.temperature == 1.0
+    assert classifier.about == {"labels": json.dumps(EMOTIONS)}
+    graph = onnx.load(write_linear(tmp_path / "model.onnx"))
+    helper.set_model_props(graph, {"labels": json.dumps(EMOTIONS), "temperature": "1.25", "dataset": "sample"})
+    onnx.save(graph, tmp_path / "model.onnx")
+    told = EmotionClassifier(tmp_path / "model.onnx")
+    assert told.temperature == 1.25
+    assert told.about["dataset"] == "sample"
+
+
 def refused(path, *words):
     with pytest.raises(InputError) as error:
         EmotionClassifier(path)

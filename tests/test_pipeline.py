@@ -112,6 +112,9 @@ def test_the_one_run_tells_everything(project):
     assert run.info.status == "FINISHED"
     assert run.data.params["train.augment.flip"] == "True"
     assert run.data.metrics["test_clean_accuracy"] == project.read("report/metrics.json")["test_clean_accuracy"]
+    assert run.data.metrics["temperature"] == pytest.approx(project.read("model/run.json")["temperature"])
+    second = {"val_flip_accuracy", "test_flip_accuracy_low", "val_ece_uncalibrated", "test_clean_ece_uncalibrated"}
+    assert second <= set(run.data.metrics)
     epochs = project.client.get_metric_history(run.info.run_id, "val_macro_f1")
     assert [metric.step for metric in epochs] == [1, 2, 3]  # two epochs, and the exported file's own
     provenance = {"git_commit", "git_dirty", "precision", "dataset", "dataset_digest", "dvc_md5", "host"}

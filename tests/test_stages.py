@@ -1,14 +1,20 @@
 """The stages where the whole pipeline would be too slow a test: what they refuse, and what a checkpoint is named by."""
 
+import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from tests.onnx_files import write_linear
 
 from emotion_detection import training
+from emotion_detection.calibration import at_temperature
 from emotion_detection.errors import InputError
-from emotion_detection.stages import prepare, train
+from emotion_detection.inference import EmotionClassifier
+from emotion_detection.stages import evaluate, prepare, train
 from emotion_detection.synthetic import write_sample
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +74,55 @@ def test_a_checkpoint_is_named_by_params_data_and_code(tmp_path, monkeypatch):
     edited.write_text(Path(training.__file__).read_text() + "# edited\n")
     monkeypatch.setattr(training, "__file__", str(edited))
     assert train._key({"train": {"epochs": 1}}, "digest") != key
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return EmotionClassifier(write_linear(tmp_path_factory.mktemp("onnx") / "model.onnx"))
+
+
+def test_the_temperature_is_undone_for_every_split(drawn, classifier):
+    scored = evaluate.score(drawn, classifier)
+    assert set(scored) == {"val", "test", "test_clean"}
+    warm = {name: (part, at_temperature(p, 1.6)) for name, (part, p) in scored.items()}
+    for name, (part, probabilities) in evaluate.uncalibrated(warm, 1.6).items():
+        assert part is scored[name][0]
+        np.testing.assert_allclose(probabilities, scored[name][1], atol=1e-5)
+
+
+def test_a_mirror_image_changes_the_second_figure_only(params, drawn, classifier):
+    numbers = evaluate.mirrored(drawn, classifier, params.evaluate)
+    ends = ("", "_low", "_high")
+    assert set(numbers) == {f"{split}_flip_accuracy{end}" for split in ("val", "test") for end in ends}
+    assert numbers["val_flip_accuracy_low"] <= numbers["val_flip_accuracy"] <= numbers["val_flip_accuracy_high"]
+    alike = replace(drawn, images=(drawn.images // 2 + drawn.images[:, :, ::-1] // 2))  # each its own mirror image
+    labels, probabilities = alike.of("test").labels, classifier.probabilities(alike.of("test").images)
+    plain = float((probabilities.argmax(axis=1) == labels).mean())
+    assert evaluate.mirrored(alike, classifier, params.evaluate)["test_flip_accuracy"] == plain
+
+
+def test_the_summary_tells_the_second_figure_where_there_is_one():
+    ends = ("", "_low", "_high")
+    headline = {f"{split}_accuracy{end}": 0.7 for split in ("test", "test_clean") for end in ends}
+    headline |= {f"{split}_{name}": 0.5 for split in ("test", "test_clean") for name in ("rows", "macro_f1", "ece")}
+    headline |= {"test_flip_accuracy": 0.713}
+    assert "71.3 % with the mirror image" in evaluate.summary(headline, "test")
+    assert "mirror" not in evaluate.summary(headline, "test_clean")
+
+
+def test_the_model_folder_tells_its_temperature_three_times(params, drawn, tmp_path):
+    taught = {"widths": (8,), "blocks": (1,), "epochs": 1, "batch_size": 8}
+    fitted = training.fit(
+        params.train.model_copy(update=taught), drawn, checkpoint=tmp_path / "state", on_epoch=lambda _: None
+    )
+    about = {
+        "run_id": "0123",
+        "dataset": "sample",
+        "architecture": "fer_resnet",
+        "temperature": str(fitted.temperature),
+    }
+    train.save(fitted, about, tmp_path / "model")
+    classifier = EmotionClassifier(tmp_path / "model" / "model.onnx")
+    run = json.loads((tmp_path / "model" / "run.json").read_text())
+    assert run["temperature"] == classifier.temperature == fitted.temperature
+    assert about.items() <= classifier.about.items()

@@ -14,7 +14,8 @@ from tests.onnx_files import write_linear
 
 from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
-from emotion_detection.tracking import EXPERIMENT, challenge, register, run, store_uri
+from emotion_detection.registry import challenge, register
+from emotion_detection.tracking import EXPERIMENT, run, store_uri
 
 ROOT = Path(__file__).parents[1]
 HISTORY = [

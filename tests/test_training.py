@@ -8,6 +8,7 @@ import pytest
 
 from emotion_detection import training
 from emotion_detection.batches import batches
+from emotion_detection.calibration import at_temperature, fit_temperature
 from emotion_detection.dataset import Faces
 from emotion_detection.errors import InputError
 from emotion_detection.training import build_with, fit
@@ -35,10 +36,15 @@ def told(history):
     return [[value for key, value in row.items() if key not in UNTOLD] for row in history]
 
 
-def val_loss(model, faces):
+def log_loss(probabilities, labels):
+    return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+
+
+def val_loss(fitted, faces):
+    """As it was while training, without the temperature."""
     val = faces.of("val")
-    truth = model.predict_on_batch(val.images[..., None])[np.arange(len(val)), val.labels]
-    return float(-np.log(truth).mean())
+    probabilities = fitted.model.predict_on_batch(val.images[..., None])
+    return log_loss(at_temperature(probabilities, 1 / fitted.temperature), val.labels)
 
 
 def same_weights(one, other):
@@ -151,7 +157,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(tiny, drawn, tmp_
     fitted = fit(train, drawn, checkpoint=tmp_path, on_epoch=quiet)
     assert [row["val_macro_f1"] for row in fitted.history] == [0.1, 0.5, 0.3, 0.5]
     losses = [row["val_loss"] for row in fitted.history]
-    assert val_loss(fitted.model, drawn) == pytest.approx(losses[1], rel=1e-4)
+    assert val_loss(fitted, drawn) == pytest.approx(losses[1], rel=1e-4)
     assert losses[3] != pytest.approx(losses[1], rel=1e-3)
 
 
@@ -164,7 +170,21 @@ def test_the_weight_average_is_validated_and_kept_and_does_not_disturb_training(
         assert row["val_loss"] != pytest.approx(bare["val_loss"], rel=1e-3)
     for fitted in (averaged, without):
         best = max(fitted.history, key=lambda row: row["val_macro_f1"])
-        assert val_loss(fitted.model, drawn) == pytest.approx(best["val_loss"], rel=1e-4)
+        assert val_loss(fitted, drawn) == pytest.approx(best["val_loss"], rel=1e-4)
+
+
+def test_the_model_is_calibrated_on_val(tiny, drawn, tmp_path):
+    train = tiny.model_copy(update={"epochs": 1})
+    fitted = fit(train, drawn, checkpoint=tmp_path, on_epoch=quiet)
+    val = drawn.of("val")
+    probabilities = fitted.model.predict_on_batch(val.images[..., None])
+    assert fitted.temperature != 1
+    assert fit_temperature(at_temperature(probabilities, 1 / fitted.temperature), val.labels) == pytest.approx(
+        fitted.temperature, rel=1e-2
+    )
+    assert log_loss(probabilities, val.labels) <= fitted.history[0]["val_loss"] + 1e-4
+    again = fit(train, drawn, checkpoint=tmp_path, on_epoch=quiet)
+    assert again.temperature == pytest.approx(fitted.temperature)
 
 
 def test_a_loss_that_is_no_number_ends_with_the_remedy(tiny, drawn, tmp_path):
@@ -215,7 +235,7 @@ def test_one_epoch_in_any_precision_without_a_look_at_the_test_split(tiny, drawn
     assert np.isfinite(list(row.values())).all()
     assert {layer.dtype_policy.name for layer in fitted.model.layers} == {"float32"}
     rough = 1e-3 if precision == "float32" else 0.05
-    assert val_loss(fitted.model, drawn) == pytest.approx(row["val_loss"], rel=rough)
+    assert val_loss(fitted, drawn) == pytest.approx(row["val_loss"], rel=rough)
 
 
 def test_the_other_test_split_changes_nothing(tiny, drawn, tmp_path):

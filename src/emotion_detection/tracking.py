@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it while it is imported
 
 import mlflow
 import numpy as np
-import onnx
 from filelock import FileLock
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
 from numpy.typing import NDArray
 from requests import RequestException
 
@@ -22,8 +20,6 @@ from emotion_detection.errors import InputError
 EXPERIMENT = "emotion-detection"
 Pixels = NDArray[np.uint8]
 METRICS_EVERY_S = 5  # system metrics; the sample trains for half a minute
-# What it takes to serve the file; without this list MLflow spends ten seconds guessing one.
-SERVING_PACKAGES = ["mlflow", "numpy", "onnx", "onnxruntime"]
 
 
 def store_uri() -> str:
@@ -39,7 +35,8 @@ def _root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or next(found, here)).resolve()
 
 
-def _connect() -> None:
+def connect() -> None:
+    """Point MLflow at the store; a new sqlite store gets its tables."""
     # A run is never lost for an absent server, so there is no use in waiting minutes for one.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -57,13 +54,21 @@ def _create_tables() -> None:
             mlflow.MlflowClient(store_uri(), store_uri()).search_experiments(max_results=1)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep this machine's other users of the same sqlite store out of the body; a server has no such door."""
+    path = _sqlite_path()
+    with FileLock(f"{path}.seed.lock") if path is not None else nullcontext():
+        yield
+
+
 def _sqlite_path() -> Path | None:
     scheme, _, path = store_uri().partition(":///")
     return Path(path).absolute() if scheme == "sqlite" else None
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
     """Turn MLflow's exceptions into the one sentence a person needs."""
     try:
         yield
@@ -77,8 +82,8 @@ def _answering() -> Iterator[None]:
 
 def exists(run_id: str) -> bool:
     """Whether the store knows the run; InputError if the store does not answer."""
-    _connect()
-    with _answering():
+    connect()
+    with answering():
         experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
         found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'", max_results=1)
     return bool(found)
@@ -94,18 +99,18 @@ class Run:
     @property
     def tags(self) -> dict[str, str]:
         """What the run says of itself, since its beginning."""
-        with _answering():
+        with answering():
             return dict(mlflow.MlflowClient().get_run(self.id).data.tags)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """A tree of params, flattened to keys such as augment.flip."""
-        with _answering():
+        with answering():
             mlflow.log_params(dict(_flat(params)))
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """The finished model's metrics. One that the epochs had too goes a step after them: the last step counts."""
         late = {key: value for key, value in scores.items() if key in history[-1]}
-        with _answering():
+        with answering():
             mlflow.log_metrics(late, step=len(history) + 1)
             mlflow.log_metrics({key: value for key, value in scores.items() if key not in late}, step=0)
 
@@ -120,7 +125,7 @@ class Run:
 
     def log_missing(self, history: Iterable[Mapping[str, float]]) -> None:
         """Log those epochs that the store has not got: all it missed while it was away or the process was dead."""
-        with _answering():
+        with answering():
             known = {metric.step for metric in mlflow.MlflowClient().get_metric_history(self.id, "val_loss")}
             for row in history:
                 if row["epoch"] not in known:
@@ -131,17 +136,17 @@ class Run:
         mlflow.log_metrics(metrics, step=int(row["epoch"]))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        with _answering():
+        with answering():
             mlflow.log_artifact(str(path), folder)
 
     def log_folder(self, path: Path, folder: str) -> None:
-        with _answering():
+        with answering():
             mlflow.log_artifacts(str(path), folder)
 
     def log_faces(self, faces: tuple[Pixels, Pixels], *, name: str, split: str, dvc_md5: str) -> None:
         """Name the (images, labels) of a split: their digest and shapes, never the pictures."""
         data = mlflow.data.from_numpy(faces[0], targets=faces[1], name=f"{name}-{split}")  # type: ignore[attr-defined]
-        with _answering():
+        with answering():
             mlflow.log_input(data, context=split, tags={"dvc_md5": dvc_md5})
 
 
@@ -153,11 +158,11 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
     or does not know the run.
     """
     if run_id is None:
-        _connect()
+        connect()
     elif not exists(run_id):
         raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
-    with _answering():
+    with answering():
         active = mlflow.start_run(
             run_id,
             experiment_id=_experiment() if new else None,
@@ -165,7 +170,7 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
             log_system_metrics=name is not None,
         )
     try:
-        with _answering():
+        with answering():
             mlflow.set_tags(dict(tags or {}))
         yield Run(active.info.run_id)
     except BaseException as error:
@@ -173,7 +178,7 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
         with suppress(MlflowException, RequestException):  # the first error is the one to show
             mlflow.end_run(RunStatus.to_string(status))
         raise
-    with _answering():
+    with answering():
         mlflow.end_run()
 
 
@@ -197,54 +202,3 @@ def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, o
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def register(
-    model: Path,
-    name: str,
-    *,
-    example: Pixels,
-    probabilities: NDArray[np.float32],
-    tags: Mapping[str, str],
-) -> int:
-    """Log the ONNX file in the open run and register it as a version of `name`; returns the version's number.
-
-    example u8 (n,48,48,1) and its probabilities f32 (n,7) give the signature; tags go to model and version.
-    """
-    with _answering():
-        logged = mlflow.onnx.log_model(
-            onnx.load(model),
-            name="model",
-            signature=infer_signature(example, probabilities),
-            input_example=example,
-            metadata=dict(tags),
-            pip_requirements=SERVING_PACKAGES,
-            save_as_external_data=False,
-        )
-        return int(mlflow.register_model(logged.model_uri, name, tags=dict(tags)).version)
-
-
-def challenge(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
-    """Move the alias to the version if it beats the alias's holder; returns whether it did, and why.
-
-    Compared are the tags val_macro_f1, and only between versions whose tags name the same data set.
-    """
-    with _answering():
-        client = mlflow.MlflowClient()
-        holder = client.get_registered_model(name).aliases.get(alias)
-        challenger = client.get_model_version(name, str(version)).tags
-        tags = client.get_model_version(name, holder).tags if holder else None
-        wins, reason = _verdict(challenger, tags, min_gain)
-        if wins:
-            client.set_registered_model_alias(name, alias, str(version))
-    return wins, reason
-
-
-def _verdict(challenger: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
-    if holder is None:
-        return True, "there was none before"
-    if holder.get("dataset") != challenger["dataset"]:
-        return False, f"the present one learnt from {holder.get('dataset')}: scores do not compare"
-    score, best = float(challenger["val_macro_f1"]), float(holder["val_macro_f1"])
-    verb = "beats" if score >= best + min_gain else "does not beat"
-    return score >= best + min_gain, f"val_macro_f1 {score:.4f} {verb} {best:.4f} by {min_gain:g}"

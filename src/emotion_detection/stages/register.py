@@ -2,24 +2,30 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from emotion_detection import tracking
+from emotion_detection import pretrained, registry, tracking
 from emotion_detection.config import load_params
 from emotion_detection.errors import one_line
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
+from emotion_detection.pretrained import MODEL_NAME
 from emotion_detection.replacing import replacing
 from emotion_detection.synthetic import draw_faces
 
-MODEL_NAME = "emotion-detection"
 DATASET = "fer2013"  # whose model bears the bare name; every other data set's name is appended
+SEED = "--seed-pretrained, alone, gives a registry without a champion the model that ships with the project"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    if sys.argv[1:] == ["--seed-pretrained"]:
+        with one_line():
+            seed()
+        return
+    parser = argparse.ArgumentParser(description=__doc__, epilog=SEED)
     parser.add_argument("--params", type=Path, required=True, help="params.yaml")
     parser.add_argument("--data-report", type=Path, required=True, help="JSON report of the prepare stage")
     parser.add_argument("--model", type=Path, required=True, help="folder of the train stage")
@@ -28,6 +34,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line():
         register(arguments)
+
+
+def seed() -> None:
+    version = pretrained.seed()
+    print(f"{version.name} version {version.number}: {pretrained.ALIAS}")
 
 
 def register(paths: argparse.Namespace) -> None:
@@ -40,14 +51,14 @@ def register(paths: argparse.Namespace) -> None:
     # A drawn face, so that no person's picture travels with the model.
     example = draw_faces(per_class=1, seed=0)[0]
     with tracking.run(run_id) as run:
-        version = tracking.register(
+        version = registry.register(
             paths.model / "model.onnx",
             name,
             example=example[..., np.newaxis],
             probabilities=EmotionClassifier(paths.model / "model.onnx").probabilities(example),
             tags=describe(data, metrics, run),
         )
-        promoted, reason = tracking.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
+        promoted, reason = registry.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
     outcome = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
     with replacing(paths.registered) as written:
         written.write_text(json.dumps(outcome, indent=2) + "\n")
