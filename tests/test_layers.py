@@ -42,7 +42,7 @@ WALLS = {
     "matplotlib": {"figures", "timelines"},
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
-    "onnxruntime": {"inference"},
+    "onnxruntime": {"heatmap", "inference"},
     "pyarrow": {"pictures", "readings"},
     "pydantic": {"config"},
     "ruamel": {"stages.adopt"},

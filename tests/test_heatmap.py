@@ -1,0 +1,56 @@
+"""Class activation maps: averaged over the face they are the logits, so they show what the network went by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion_detection.errors import InputError
+from emotion_detection.export import export_onnx
+from emotion_detection.heatmap import HeatMap
+from emotion_detection.inference import EmotionClassifier
+from emotion_detection.synthetic import draw_faces
+from emotion_detection.training import build_with
+
+SHIPPED = Path(__file__).parents[1] / "pretrained" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return draw_faces(per_class=1, seed=0)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(params, tmp_path_factory):
+    """Untaught networks of the zoo as files, with a temperature."""
+    folder = tmp_path_factory.mktemp("exported")
+    for name in ("fer_resnet", "mini_xception", "seed_cnn"):
+        train = params.train.model_copy(update={"architecture": name, "widths": (8, 16), "blocks": (1, 1)})
+        export_onnx(build_with(train, precision="float32", temperature=2.0), folder / f"{name}.onnx")
+    return folder
+
+
+def check(path, faces):
+    heat = HeatMap(path)
+    logits = heat.evidence(faces).mean(axis=(2, 3))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = EmotionClassifier(path).probabilities(faces)
+    np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), expected, atol=1e-5)
+    maps = heat.maps(faces)
+    assert maps.shape[:2] == (7, 7)
+    assert maps.min() >= 0
+    assert maps.max(axis=(1, 2, 3)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["fer_resnet", "mini_xception"])
+def test_the_maps_average_to_what_the_network_says(exported, faces, name):
+    check(exported / f"{name}.onnx", faces)
+
+
+def test_the_shipped_model_has_maps(faces):
+    check(SHIPPED, faces)
+
+
+def test_a_network_without_a_global_average_is_refused(exported):
+    with pytest.raises(InputError, match=r"seed_cnn\.onnx does not end with a global average"):
+        HeatMap(exported / "seed_cnn.onnx")

@@ -1,0 +1,45 @@
+"""Small videos for tests, written by OpenCV's own FFmpeg."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, with the first video that is written or read
+
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts")  # each in the one before it
+
+
+def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: float = 25.0) -> Path:
+    """Frames RGB u8 (h,w,3), all of one size."""
+    writer = None
+    for frame in frames:
+        if writer is None:
+            codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
+            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, frame.shape[1::-1])
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    assert writer is not None
+    writer.release()
+    return path
+
+
+def slow_down(path: Path, start: int, factor: int, *, trimmed: bool = False) -> None:
+    """Make the frames of an mp4 from the given one on last longer: a second entry in its table of durations.
+
+    Trimmed, it still shows no more seconds than before.
+    """
+    content = bytearray(path.read_bytes() if trimmed else path.read_bytes().replace(b"edts", b"free"))
+    places = [content.rindex(name) for name in BOXES]
+    table = places[-1] + 8
+    assert int.from_bytes(content[table : table + 4], "big") == 1  # all frames last as long
+    frames, duration = (int.from_bytes(content[table + at : table + at + 4], "big") for at in (4, 8))
+    entries = (2, start, duration, frames - start, factor * duration)
+    content[table : table + 12] = b"".join(number.to_bytes(4, "big") for number in entries)
+    for place in places:
+        size = int.from_bytes(content[place - 4 : place], "big") + 8
+        content[place - 4 : place] = size.to_bytes(4, "big")
+    path.write_bytes(content)
