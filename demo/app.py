@@ -62,7 +62,7 @@ def build_app(serving: Serving, detector: FaceDetector, *, faces: str) -> FastAP
     live = Live(serving, detector, faces=faces)
     app.state.live, app.state.serving = live, serving
     app.include_router(live.router)
-    app.mount("/assets", StaticFiles(directory=ASSETS))
+    app.mount("/own", StaticFiles(directory=ASSETS))  # /assets is Gradio's
     pictures = {name: example(name) for name in EXAMPLES}
 
     @app.get("/examples/{name}.jpg")
@@ -71,7 +71,7 @@ def build_app(serving: Serving, detector: FaceDetector, *, faces: str) -> FastAP
         return Response(pictures.get(name), media_type="image/jpeg", status_code=200 if known else 404)
 
     page = build(serving, detector, faces=faces)
-    head = '<script src="/assets/live.js" defer></script>'
+    head = '<script src="/own/live.js" defer></script>'
     return gr.mount_gradio_app(
         app, page, "/", theme=THEME, css_paths=ASSETS / "style.css", head=head, ssr_mode=False, footer_links=[]
     )

@@ -12,13 +12,15 @@ SIDE_PX = 150
 
 
 def example(name: str) -> bytes:
-    """A JPEG of some drawn faces side by side."""
+    """A JPEG of some drawn faces, in rows of two."""
     count = EXAMPLES[name]
     rng = np.random.default_rng(count)
     faces, _ = draw_faces(per_class=2, seed=count)
-    step = SIDE_PX * 2
-    canvas = background(round(SIDE_PX * 2.2), step * max(count, 2), rng)
+    columns, step = min(count, 2), round(SIDE_PX * 1.9)
+    rows = -(-count // columns)
+    canvas = background(step * rows, step * columns, rng)
     for number, face in enumerate(faces[rng.permutation(len(faces))[:count]]):
-        left = round(step * (number + 0.25) + (step * max(count, 2) - step * count) / 2)
-        paste(canvas, face, Box(left, round(SIDE_PX * 0.6), SIDE_PX, SIDE_PX))
+        row, column = divmod(number, columns)
+        edge = (step - SIDE_PX) // 2
+        paste(canvas, face, Box(step * column + edge, step * row + edge, SIDE_PX, SIDE_PX))
     return cv2.imencode(".jpg", canvas)[1].tobytes()

@@ -44,9 +44,15 @@ class Live:
         self.router.add_api_websocket_route("/live", self.stream)
         self.router.add_api_route("/photo", self.photo, methods=["POST"])
         self.router.add_api_route("/faces", lambda: self._faces)
+        self.router.add_api_route("/serving", self.state)
 
     def recognizer(self, model: Model, faces: str) -> Recognizer:
         return Recognizer(model.classifier, self._detector, faces="largest" if faces == "largest" else "all")
+
+    def state(self) -> Told:
+        """Which model serves, what is wrong with its registry, and how many cameras are open."""
+        serving = self._serving
+        return {"source": serving.model.source, "uri": serving.uri, "message": serving.message, "open": self.open}
 
     async def stream(self, socket: WebSocket) -> None:
         if not _same_host(socket.headers.get("origin"), socket.headers.get("host")):

@@ -2,11 +2,11 @@
 
 import html
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -74,31 +74,44 @@ def _video_tab(serving: Serving, detector: FaceDetector, faces: str) -> None:
         given = gr.File(label="a video", file_types=["video"], scale=2)
         annotated = gr.Checkbox(label="draw the readings into a copy of the video", value=True, scale=1)
     start = gr.Button("Read the video", variant="primary")
-    figure = gr.Image(label="who showed what, and when", interactive=False, buttons=["download", "fullscreen"])
-    with gr.Row():
-        movie = gr.Video(label="with its readings", interactive=False)
-        files = gr.File(label="every reading, as a table", interactive=False)
-    shown = gr.Dataframe(headers=list(COLUMNS), label=f"the first {SHOWN_ROWS} readings", interactive=False)
+    with gr.Column(visible=False) as results:
+        figure = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+        with gr.Row():
+            movie = gr.Video(show_label=False, interactive=False)
+            files = gr.File(label="every reading, as a table", interactive=False)
+        shown = gr.Dataframe(headers=list(COLUMNS), label=f"the first {SHOWN_ROWS} readings", interactive=False)
+
+    kept: list[TemporaryDirectory[str]] = []  # of the last video; Gradio has copied what it shows
 
     def read(path: str | None, draw_too: bool, progress: gr.Progress = PROGRESS) -> tuple[Any, ...]:
         if not path:
             raise gr.Error("Choose a video first.")
         recognizer = Recognizer(serving.model.classifier, detector, faces="largest" if faces == "largest" else "all")
+        while kept:
+            kept.pop().cleanup()
+        kept.append(TemporaryDirectory(prefix="readings-"))
+        outputs = Outputs(Path(kept[0].name), draw_too=draw_too)
         try:
-            return read_video(Path(path), recognizer, draw_too=draw_too, progress=progress)
+            return gr.Column(visible=True), *read_video(Path(path), recognizer, outputs, progress)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    start.click(read, [given, annotated], [figure, movie, files, shown], concurrency_limit=1)
+    start.click(read, [given, annotated], [results, figure, movie, files, shown], concurrency_limit=1)
 
 
-def read_video(path: Path, recognizer: Recognizer, *, draw_too: bool, progress: Any) -> tuple[Any, ...]:
-    """Timeline figure, annotated film or None, table, and its first rows; all in a temporary folder of Gradio's."""
-    folder = Path(tempfile.mkdtemp(prefix="readings-"))
+class Outputs:
+    """The files that a video becomes."""
+
+    def __init__(self, folder: Path, *, draw_too: bool) -> None:
+        self.figure, self.table = folder / "timeline.png", folder / "readings.csv"
+        self.movie = folder / "annotated.webm" if draw_too else None
+
+
+def read_video(path: Path, recognizer: Recognizer, outputs: Outputs, progress: Any) -> tuple[Any, ...]:
+    """Write the outputs of a video; returns figure, movie or None, table, and the table's first rows."""
     follower, timeline = Follower(recognizer), Timeline()
     first: list[Any] = []
-    movie, readings_csv, figure = folder / "annotated.webm", folder / "readings.csv", folder / "timeline.png"
-    with open_video(path) as video, table(readings_csv) as write, _film(movie if draw_too else None, video.fps) as add:
+    with open_video(path) as video, table(outputs.table) as write, _film(outputs.movie, video.fps) as add:
         for number, (at_s, frame) in enumerate(video):
             progress((number, video.frames), desc="reading", unit="frames")
             readings = follower.recognize(frame, at_s)
@@ -107,9 +120,9 @@ def read_video(path: Path, recognizer: Recognizer, *, draw_too: bool, progress: 
             timeline.add(listed, until_s=at_s)
             first += listed[: SHOWN_ROWS - len(first)]
             add(at_s, frame, readings)
-    timeline.draw(figure)
+    timeline.draw(outputs.figure)
     cells = [["" if row[column] is None else row[column] for column in COLUMNS] for row in first]
-    return str(figure), str(movie) if draw_too else None, str(readings_csv), cells
+    return str(outputs.figure), str(outputs.movie) if outputs.movie else None, str(outputs.table), cells
 
 
 @contextmanager

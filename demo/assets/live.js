@@ -15,62 +15,76 @@ function whenThere(id, start) {  // Gradio builds its tabs when it likes, and ma
 
 // ---------------------------------------------------------------- drawing
 
-function drawReadings(context, readings, colors, {scale, mirror, width}) {
+function drawReadings(context, readings, colors, {scale, mirror, width, height}) {
   const unit = Math.max(11, Math.min(18, width / 45));
   context.textBaseline = "middle";
-  for (const reading of readings) {
+  const placed = readings.map(reading => {
     const [left, top, wide, high] = reading.box.map(side => side * scale);
-    const x = mirror ? width - left - wide : left;
-    const color = colors[reading.emotion];
+    return {reading, x: mirror ? width - left - wide : left, y: top, wide, high};
+  });
+  const taken = [...placed];  // no panel may hide a face or another panel
+  for (const one of placed) {
+    const color = colors[one.reading.emotion];
     context.lineWidth = Math.max(2, unit / 6);
     context.strokeStyle = color;
-    context.setLineDash(reading.unsure ? [unit / 2, unit / 2] : []);
+    context.setLineDash(one.reading.unsure ? [unit / 2, unit / 2] : []);
     context.beginPath();
-    context.roundRect(x, top, wide, high, unit / 2);
+    context.roundRect(one.x, one.y, one.wide, one.high, unit / 2);
     context.stroke();
     context.setLineDash([]);
-    drawLabel(context, reading, x, top, unit, color);
-    drawBars(context, reading, x, top, wide, high, unit, colors, width);
   }
+  for (const one of placed) taken.push(drawLabel(context, one, unit, colors, width));
+  for (const one of placed) drawBars(context, one, unit, colors, {width, height, taken});
 }
 
-function drawLabel(context, reading, x, top, unit, color) {
+function drawLabel(context, {reading, x, y: top}, unit, colors, width) {
   const name = reading.unsure ? `unsure (${reading.emotion}?)` : reading.emotion;
   const person = reading.track === null ? "" : ` · ${reading.track}`;
-  const text = `${EMOJI[reading.emotion]} ${name} ${Math.round(100 * reading.confidence)} %${person}`;
+  const text = `${name} ${Math.round(100 * reading.confidence)} %${person}`;
   context.font = `600 ${unit}px system-ui, sans-serif`;
-  const wide = context.measureText(text).width + unit, high = unit * 1.7;
-  const y = top - high - 4 < 0 ? top + 4 : top - high - 4;
-  context.fillStyle = "rgba(15, 17, 21, 0.78)";
-  context.beginPath();
-  context.roundRect(x, y, wide, high, high / 2);
-  context.fill();
-  context.fillStyle = color;
-  context.fillRect(x + unit / 2, y + high - 3, wide - unit, 2);
+  const high = unit * 1.8, emoji = unit * 1.6, wide = context.measureText(text).width + emoji + unit * 1.2;
+  const start = Math.max(2, Math.min(x, width - wide - 2)), y = top - high - 4 < 0 ? top + 4 : top - high - 4;
+  panel(context, start, y, wide, high, high / 2, 0.78);
+  context.fillStyle = colors[reading.emotion];
+  context.fillRect(start + unit, y + high - 3, wide - 2 * unit, 2);
   context.fillStyle = "#fff";
-  context.fillText(text, x + unit / 2, y + high / 2 - 1);
+  context.fillText(text, start + emoji + unit * 0.7, y + high / 2 - 1);
+  context.font = `${unit * 1.25}px "Noto Color Emoji", "Apple Color Emoji", "Segoe UI Emoji", sans-serif`;
+  context.fillText(EMOJI[reading.emotion], start + unit * 0.4, y + high / 2);
+  return {x: start, y, wide, high};
 }
 
-function drawBars(context, reading, x, top, wide, high, unit, colors, width) {
-  const names = Object.keys(colors), row = Math.min(unit * 1.05, high / names.length);
-  if (row < 6) return;  // a face too small for seven bars has its label
-  const letters = Math.min(unit * 0.75, row * 0.8), textWide = letters * 4.6, barWide = Math.max(36, wide * 0.35);
-  const panel = textWide + barWide + 10;
-  const start = x + wide + 6 + panel <= width ? x + wide + 6 : Math.max(0, x - panel - 6);
-  context.fillStyle = "rgba(15, 17, 21, 0.62)";
-  context.beginPath();
-  context.roundRect(start, top, panel, row * names.length + 6, 6);
-  context.fill();
+function drawBars(context, {reading, x, y: top, wide, high}, unit, colors, {width, height, taken}) {
+  const names = Object.keys(colors), row = Math.min(unit * 1.05, Math.max(high / names.length, 10));
+  const letters = Math.min(unit * 0.75, row * 0.8), textWide = letters * 4.6, barWide = Math.min(90, Math.max(30, wide * 0.35));
+  const size = {wide: textWide + barWide + 10, high: row * names.length + 6};
+  const places = [[x + wide + 6, top], [x - size.wide - 6, top], [x, top + high + 6]];
+  const place = places.map(([left, y]) => ({x: left, y, ...size})).find(spot =>
+    spot.x >= 0 && spot.x + spot.wide <= width && spot.y + spot.high <= height && !taken.some(other => touch(spot, other)));
+  if (!place) return;  // the label says the most important
+  taken.push(place);
+  panel(context, place.x, place.y, place.wide, place.high, 6, 0.62);
   context.font = `${letters}px system-ui, sans-serif`;
   names.forEach((name, number) => {
-    const y = top + 3 + row * (number + 0.5), share = reading.probabilities[number];
+    const y = place.y + 3 + row * (number + 0.5), start = place.x + 5 + textWide, share = reading.probabilities[number];
     context.fillStyle = name === reading.emotion ? "#fff" : "rgba(255, 255, 255, 0.72)";
-    context.fillText(name, start + 5, y);
+    context.fillText(name, place.x + 5, y);
     context.fillStyle = "rgba(255, 255, 255, 0.16)";
-    context.fillRect(start + 5 + textWide, y - row * 0.28, barWide, row * 0.56);
+    context.fillRect(start, y - row * 0.28, barWide, row * 0.56);
     context.fillStyle = colors[name];
-    context.fillRect(start + 5 + textWide, y - row * 0.28, barWide * share, row * 0.56);
+    context.fillRect(start, y - row * 0.28, barWide * share, row * 0.56);
   });
+}
+
+function panel(context, x, y, wide, high, round, dark) {
+  context.fillStyle = `rgba(15, 17, 21, ${dark})`;
+  context.beginPath();
+  context.roundRect(x, y, wide, high, round);
+  context.fill();
+}
+
+function touch(one, other) {
+  return one.x < other.x + other.wide && other.x < one.x + one.wide && one.y < other.y + other.high && other.y < one.y + one.high;
 }
 
 function fitCanvas(canvas, width, height) {
@@ -201,7 +215,7 @@ whenThere("live", root => {
   function draw(told) {
     const width = video.clientWidth, height = video.clientHeight;
     const context = fitCanvas(overlay, width, height);
-    drawReadings(context, told.readings, colors, {scale: width / told.width, mirror: true, width});
+    drawReadings(context, told.readings, colors, {scale: width / told.width, mirror: true, width, height});
     drawTimeline();
   }
 
@@ -282,7 +296,7 @@ whenThere("photo", root => {
     canvas.style.height = `${told.height * scale}px`;
     const context = fitCanvas(canvas, width, told.height * scale);
     context.drawImage(picture, 0, 0, width, told.height * scale);
-    drawReadings(context, told.readings, colors, {scale, mirror: false, width});
+    drawReadings(context, told.readings, colors, {scale, mirror: false, width, height: told.height * scale});
     find("faces").replaceChildren(...told.readings.map((reading, number) => card(reading, number + 1)));
   }
 
@@ -295,7 +309,7 @@ whenThere("photo", root => {
     Object.keys(colors).forEach((name, index) => {
       const row = document.createElement("div"), share = reading.probabilities[index];
       row.className = "bar";
-      row.innerHTML = `<span>${name}</span><i style="width:${(70 * share).toFixed(1)}%;background:${colors[name]}"></i><b>${(100 * share).toFixed(0)} %</b>`;
+      row.innerHTML = `<span>${name}</span><i style="width:${(60 * share).toFixed(1)}%;background:${colors[name]}"></i><b>${(100 * share).toFixed(0)} %</b>`;
       bars.append(row);
     });
     element.append(title);
