@@ -1,0 +1,82 @@
+"""The registry: an empty one is seeded once, an alias resolves to a version, a version to its file."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from emotion_detection import pretrained, registry
+from emotion_detection.errors import InputError
+from emotion_detection.inference import EmotionClassifier
+
+# TensorFlow must not even be tried: it costs seconds, and a demo's machine may not have it.
+SEED = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None
+sys.argv = ["register", "--seed-pretrained"]
+from emotion_detection.stages import register
+register.main()
+"""
+
+
+@pytest.fixture
+def seeded(store):  # noqa: ARG001
+    return pretrained.seed()
+
+
+def test_an_empty_registry_gets_the_shipped_model_as_champion(seeded):
+    assert (seeded.name, seeded.number, seeded.aliases) == ("emotion-detection", 1, ("champion",))
+    assert seeded.tags["dataset"] == "fer2013"
+    assert float(seeded.tags["val_macro_f1"]) > 0.5
+    assert registry.resolve(pretrained.CHAMPION) == seeded
+    told = EmotionClassifier(registry.fetch(pretrained.CHAMPION))
+    assert told.about == EmotionClassifier(pretrained.MODEL).about
+
+
+def test_a_second_time_nothing_happens(seeded):
+    assert pretrained.seed() == seeded
+    assert len(registry.versions("emotion-detection")) == 1
+
+
+def test_a_local_file_is_used_where_it_lies(seeded, tmp_path):
+    assert tmp_path in registry.fetch(f"models:/{seeded.name}/{seeded.number}").parents
+
+
+def test_a_champion_that_is_there_stays(seeded):
+    registry.set_alias(seeded.name, "other", seeded.number)
+    assert pretrained.seed().aliases == ("champion", "other")
+
+
+def test_an_alias_moves(seeded):
+    registry.set_alias(seeded.name, "spare", 1)
+    assert registry.resolve("models:/emotion-detection@spare").number == 1
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/nobody@champion", "models:/emotion-detection@gone", "models:/emotion-detection/9"]
+)
+def test_what_is_not_registered_is_named_with_the_remedy(seeded, uri):  # noqa: ARG001
+    with pytest.raises(InputError, match=rf"the registry has no {uri}: .*--seed-pretrained"):
+        registry.fetch(uri)
+
+
+@pytest.mark.parametrize("uri", ["models:/", "models:/only-a-name", "file.onnx", "models:/a@b/3"])
+def test_what_names_no_version_is_refused(uri):
+    with pytest.raises(InputError, match="write models:/name@alias or models:/name/number"):
+        registry.resolve(uri)
+
+
+def test_an_unknown_name_has_no_versions(store):  # noqa: ARG001
+    assert registry.versions("nobody") == []
+
+
+def test_two_who_seed_at_once_make_one_version_without_tensorflow(store, tmp_path):  # noqa: ARG001
+    def seed(_):
+        return subprocess.run([sys.executable, "-c", SEED], cwd=tmp_path, capture_output=True, text=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(seed, range(2)))
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
+    assert {result.stdout.strip().splitlines()[-1] for result in results} == {"emotion-detection version 1: champion"}
+    assert len(registry.versions("emotion-detection")) == 1
