@@ -2,6 +2,7 @@
 # whatever other environment is active.
 PYTHON ?= python3
 PORT ?= 5000
+DEMO_PORT ?= 7860
 VENV := .venv
 INSTALLED := $(VENV)/installed
 LOCK := requirements.lock
@@ -21,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data repro test check ui adopt lock
+.PHONY: help setup data repro demo test check ui adopt ship lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,9 @@ data: $(INSTALLED) ## bring a data set: SOURCE=kaggle, SOURCE=huggingface or SOU
 repro: $(INSTALLED) ## run what is out of date: prepare, train, evaluate, register
 	@dvc repro
 
+demo: $(INSTALLED) ## read the faces before your webcam, in the browser; DEMO_PORT=7860
+	@python demo/app.py --port $(DEMO_PORT)
+
 ui: $(INSTALLED) ## look at runs and models in the browser; PORT=5000
 	@case "$${MLFLOW_TRACKING_URI:=sqlite:///mlflow.db}" in \
 	http*) echo "the store is a server: open $$MLFLOW_TRACKING_URI in the browser" ;; \
@@ -43,6 +47,10 @@ ui: $(INSTALLED) ## look at runs and models in the browser; PORT=5000
 
 adopt: $(INSTALLED) ## take over the settings of a recipe: FROM=recipes/fer_resnet.yaml
 	@python -m emotion_detection.stages.adopt "$(FROM)" --params params.yaml
+
+ship: $(INSTALLED) ## put the pipeline's model into pretrained/, with its card: RECIPE=recipes/fer_resnet.yaml
+	@python -m emotion_detection.stages.ship --faces build/faces.npz --data-report build/data_report.json \
+		--model build/model --report build/report --recipe "$(RECIPE)" --pretrained pretrained
 
 test: $(INSTALLED) ## run the tests
 	@pytest

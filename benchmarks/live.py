@@ -26,6 +26,7 @@ from emotion_detection.dataset import load
 from emotion_detection.faces import Box, HaarDetector, to_gray
 from emotion_detection.following import Follower
 from emotion_detection.recognition import Recognizer
+from emotion_detection.sources import decode_image
 from emotion_detection.stages.adopt import merged
 from emotion_detection.synthetic import draw_faces
 
@@ -49,9 +50,7 @@ def main() -> None:
             rng = np.random.default_rng(people)
             video = moving(easy, people, height, width, sides, arguments.frames, rng)
             follower = Follower(recognizer)
-            compare(
-                f"video {name}, {people}", video, original, lambda frame, at_s, f=follower: f.recognize(frame, at_s)
-            )
+            compare(f"video {name}, {people}", video, original, follower.recognize)
             stills = [
                 rgb(scene(some(easy, people, rng), height=height, width=width, sides_px=sides, rng=rng)[0])
                 for _ in range(arguments.frames // 3)
@@ -123,9 +122,10 @@ def moving(
     return frames
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+def timed(call: Callable[..., Any], *values: Any) -> tuple[float, Any]:
+    """Milliseconds of call(*values), and what it returned."""
     start = time.perf_counter()
-    result = call()
+    result = call(*values)
     return 1000 * (time.perf_counter() - start), result
 
 
@@ -134,11 +134,11 @@ def compare(name: str, frames: Frames, original: Original, ours: Callable[[np.nd
     theirs_ms, ours_ms, theirs_found, ours_found = [], [], [], []
     original.show(frames[0])  # Keras compiles
     for number, frame in enumerate(frames):
-        spent, readings = timed(lambda frame=frame, number=number: ours(frame, number / RATE))
+        spent, readings = timed(ours, frame, number / RATE)
         ours_ms.append(spent)
         ours_found.append(len(readings))
         if number % 5 == 0:
-            spent, boxes = timed(lambda frame=frame: original.show(frame))
+            spent, boxes = timed(original.show, frame)
             theirs_ms.append(spent)
             theirs_found.append(len(boxes))
     theirs, mine = np.mean(theirs_ms), np.mean(ours_ms)
@@ -158,7 +158,7 @@ def latency(faces: np.ndarray, recognizer: Recognizer, count: int) -> None:
         follower, spent = Follower(recognizer), []
         for number, jpeg in enumerate(jpegs):
             start = time.perf_counter()
-            follower.recognize(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), number / RATE)
+            follower.recognize(decode_image(jpeg.tobytes(), "a frame"), number / RATE)
             spent.append(1000 * (time.perf_counter() - start))
         middle, late = np.percentile(spent, (50, 95))
         print(f"server latency, 640x480, {people:2} faces: p50 {middle:.1f} ms, p95 {late:.1f} ms")
@@ -170,9 +170,9 @@ def over_haar(faces: np.ndarray, recognizer: Recognizer) -> None:
     rng, ratios, own = np.random.default_rng(9), [], []
     for _ in range(20):
         frame = rgb(scene(some(faces, 3, rng), height=480, width=640, sides_px=(70, 130), rng=rng)[0])
-        scan = timed(lambda frame=frame: plain.detectMultiScale(to_gray(frame), 1.3, 5))[0]
-        detect = timed(lambda frame=frame: recognizer.detector.detect(to_gray(frame)))[0]
-        ours = timed(lambda frame=frame: recognizer.recognize(frame))[0]
+        scan = timed(plain.detectMultiScale, to_gray(frame), 1.3, 5)[0]
+        detect = timed(recognizer.detector.detect, to_gray(frame))[0]
+        ours = timed(recognizer.recognize, frame)[0]
         ratios.append(ours / scan)
         own.append(ours / detect)
     share, over = np.median(ratios), np.median(own)
@@ -208,7 +208,8 @@ def steadiness(faces: np.ndarray, recognizer: Recognizer) -> None:
     """Flips of the emotion a minute, with and without smoothing, of five swaying people; and the smoothing's delay."""
     frames = moving(faces, 5, 480, 640, (70, 110), 250, np.random.default_rng(2))
     for smoothing_s in (0.0, 0.3):
-        follower, last, flips, shown = Follower(recognizer, smoothing_s=smoothing_s), {}, 0, 0
+        follower, flips, shown = Follower(recognizer, smoothing_s=smoothing_s), 0, 0
+        last: dict[int | None, str] = {}
         for number, frame in enumerate(frames):
             for reading in follower.recognize(frame, number / RATE):
                 flips += last.get(reading.track, reading.emotion) != reading.emotion

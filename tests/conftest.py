@@ -28,7 +28,7 @@ def params() -> Params:
 def plain() -> Augment:
     """No augmentation at all."""
     nothing = {"flip": False, "shift": 0, "rotate_deg": 0, "brightness": 0, "erase": 0, "mixup": 0}
-    return Augment(**nothing, scale=(1, 1), contrast=(1, 1))
+    return Augment.model_validate(nothing | {"scale": (1, 1), "contrast": (1, 1)})
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,14 @@ import pytest
 from emotion_detection.canvases import background, paste, rediscovered
 from emotion_detection.faces import Box, HaarDetector
 from emotion_detection.following import FORGET_S, SCAN_EVERY_S, SMOOTHING_S, Follower
+from emotion_detection.inference import EmotionClassifier
 from emotion_detection.recognition import Recognizer
 from emotion_detection.synthetic import draw_faces
 
 RATE = 25  # frames a second
 
 
-class Scripted:
+class Scripted(EmotionClassifier):
     """A classifier that says what the test tells it, a row of probabilities for each face of a call."""
 
     def __init__(self):
@@ -97,11 +98,12 @@ def test_smoothing_cuts_flips(known):
     noise = rng.random(75) < 0.3
     flips = {}
     for smoothing in (0.0, SMOOTHING_S):
-        recognizer = Recognizer(Scripted(), HaarDetector())
+        classifier = Scripted()
+        recognizer = Recognizer(classifier, HaarDetector())
         follower = Follower(recognizer, smoothing_s=smoothing)
         told = []
         for number, other in enumerate(noise):
-            recognizer.classifier.says = sure_of(4 if other else 3)
+            classifier.says = sure_of(4 if other else 3)
             told += [reading.emotion for reading in follower.recognize(frame((known[0], (180, 90))), number / RATE)]
         flips[smoothing] = sum(before != after for before, after in pairwise(told))
     assert flips[SMOOTHING_S] < flips[0.0] / 4

@@ -7,7 +7,7 @@ import pytest
 
 from emotion_detection.canvases import rediscovered, scene
 from emotion_detection.errors import InputError
-from emotion_detection.faces import HaarDetector, to_gray, to_model_input
+from emotion_detection.faces import Box, HaarDetector, to_gray, to_model_input
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.recognition import UNSURE_BELOW, Reading, Recognizer
 from emotion_detection.synthetic import draw_faces
@@ -25,7 +25,7 @@ def frame(recognizer):
     found, _ = rediscovered(images, recognizer.detector, seed=0)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        gray, truth = scene(images[found][:3], height=480, width=640, sides_px=(90, 170), rng=rng)
+        gray, truth = scene(list(images[found][:3]), height=480, width=640, sides_px=(90, 170), rng=rng)
         boxes = recognizer.detector.detect(gray)
         if len(boxes) == 3 and all(max(box.overlap(one) for one in truth) > 0.4 for box in boxes):
             return np.repeat(gray[..., np.newaxis], 3, axis=2)
@@ -61,7 +61,12 @@ def test_a_reading_is_what_the_network_says_of_the_crop(recognizer, frame):
 def test_one_call_of_the_network_a_frame(recognizer, frame, monkeypatch):
     calls = []
     told = recognizer.classifier.probabilities
-    monkeypatch.setattr(recognizer.classifier, "probabilities", lambda faces: calls.append(len(faces)) or told(faces))
+
+    def counted(faces):
+        calls.append(len(faces))
+        return told(faces)
+
+    monkeypatch.setattr(recognizer.classifier, "probabilities", counted)
     recognizer.recognize(frame)
     assert calls == [3]
 
@@ -80,7 +85,7 @@ def test_without_a_face_there_is_no_reading(recognizer):
 def test_unsure_is_below_the_threshold():
     def unsure(top):
         rest = (1 - top) / 6
-        return Reading(None, np.array([top] + [rest] * 6, np.float32)).unsure
+        return Reading(Box(0, 0, 1, 1), np.array([top] + [rest] * 6, np.float32)).unsure
 
     assert unsure(UNSURE_BELOW - 0.01)
     assert not unsure(UNSURE_BELOW + 0.01)

@@ -20,7 +20,8 @@ Images = NDArray[np.uint8]
 
 def mean_of_mirrored(classifier: EmotionClassifier, images: Images) -> NDArray[np.float32]:
     """Probabilities f32 (n,7) of images u8 (n,48,48), each averaged with those of its mirror image."""
-    return (classifier.probabilities(images) + classifier.probabilities(images[:, :, ::-1])) / 2
+    both = np.stack([classifier.probabilities(images), classifier.probabilities(images[:, :, ::-1])])
+    return both.mean(axis=0, dtype=np.float32)
 
 
 def save_lessons(probabilities: NDArray[np.float32], faces: Faces, teachers: Sequence[Path], folder: Path) -> Path:
