@@ -40,9 +40,13 @@ RUN_BY_TESTS = {
     "make data SOURCE=kaggle": "test_data_command.py",
     "make data SOURCE=huggingface": "test_data_command.py",
     "make adopt FROM=recipes/fer_resnet.yaml": "test_adopt.py",
+    "python -m emotion_detection.predict holiday/ --out readings.csv --annotate drawn/": "test_predict.py",
+    "python -m emotion_detection.predict film.mp4 --out readings.parquet --annotate film.webm --figure timeline.png": (
+        "test_predict.py"
+    ),
 }
 # Commands of README.md that only a person can judge, or that bring the project here in the first place.
-RUN_BY_PEOPLE = {"git clone", "cd", "make ui"}
+RUN_BY_PEOPLE = {"git clone", "cd", "make demo", "make ui"}
 
 
 @cache

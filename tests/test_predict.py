@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
 import tracemalloc
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -276,3 +278,20 @@ def test_the_module_is_a_command(photo):
     assert done.stdout.splitlines()[-1].startswith("1 picture, 2 faces: ")
     assert done.stderr == ""
     assert "--annotate" in subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_what_the_readme_shows_works(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    commands = re.findall(r"^python -m (emotion_detection\.predict .*)$", readme, re.MULTILINE)
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    save(PAIR, tmp_path / "holiday" / "photo.png")
+    save(PAIR, tmp_path / "group.jpg")
+    write_video(tmp_path / "film.mp4", swaying(12))
+    assert len(commands) == 2
+    for words in (*([*["-m"], *command.split()] for command in commands), ["-c", snippet]):
+        result = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
+        for path in tmp_path.glob("readings.*"):
+            path.unlink()
+    assert {path.name for path in tmp_path.iterdir()} >= {"drawn", "film.webm", "timeline.png"}

@@ -60,10 +60,10 @@ def images(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder} holds no picture ({', '.join(PICTURES[:4])} ...): name another folder")
 
 
-def read_image(path: Path) -> Frame:
+def read_image(path: str | Path) -> Frame:
     """A picture file as RGB u8 (h,w,3); InputError if it cannot be read as one."""
     try:
-        with path.open("rb") as stream:
+        with Path(path).open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({error.strerror}): check its name and its permissions") from error
