@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 from emotion_detection.errors import InputError, one_line
@@ -25,6 +26,8 @@ from examples import EXAMPLES, example
 from live import Live
 from page import ASSETS, THEME, build
 from serving import Serving
+
+LOOPBACK = ["127.0.0.1", "localhost"]
 
 
 def main() -> None:
@@ -50,6 +53,9 @@ def serve(arguments: argparse.Namespace) -> None:
     check_port(arguments.host, arguments.port)
     detector = HaarDetector() if arguments.detector == "haar" else YunetDetector(Path(arguments.detector))
     app = build_app(Serving(arguments.model), detector, faces=arguments.faces)
+    if arguments.host in LOOPBACK:
+        # A foreign name that is made to point here must not reach a camera that listens to this computer alone.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
     config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning", ws_max_size=4_000_000)
     server = uvicorn.Server(config)
     app.router.on_startup.append(lambda: announce(arguments.host, arguments.port))

@@ -40,7 +40,7 @@ def comment(line: str) -> str:
 def test_every_recipe_changes_its_own_lines_only(recipe: Path, params: Path):
     adopt(str(recipe), params)
     train = yaml.safe_load(recipe.read_text())["train"]
-    named = {*train, *train["augment"]} - {"augment"}
+    named = {*train, *train["augment"], *train["distil"]} - {"augment", "distil"}
     lines = list(zip(COMMITTED.splitlines(), params.read_text().splitlines(), strict=True))
     for before, after in lines:
         assert (key(before), comment(before)) == (key(after), comment(after))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,6 +223,12 @@ def test_another_sites_page_cannot_watch(address):
 
     with pytest.raises(InvalidStatus, match="403"):
         talk(address, [b""], origin="http://evil.example")
+
+
+def test_a_foreign_name_for_this_computer_is_refused(address):
+    request = urllib.request.Request(f"{address}/serving", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=30)
 
 
 def test_a_flood_is_cut_off(address):

@@ -171,7 +171,15 @@ def instead(monkeypatch, video, path, *, live):
     monkeypatch.setattr(predict, "open_video", opened)
 
 
-def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to Ctrl-C; a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
     instead(monkeypatch, Interrupted, clip, live=True)
     before = signal.getsignal(signal.SIGINT)
     outputs = ("--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.webm", "--figure", tmp_path / "t.png")
@@ -183,7 +191,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatc
         assert list(video)
 
 
-def test_ctrl_c_elsewhere_leaves_nothing_behind(clip, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_elsewhere_leaves_nothing_behind(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
     instead(monkeypatch, Interrupted, clip, live=False)
     assert run(clip, "--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.mp4") == 130
     assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
