@@ -20,7 +20,7 @@ Frame = NDArray[np.uint8]
 # 1.3, 5) at full size, no more that are none, and takes less than half of the time (benchmarks/live.py).
 CASCADE = "haarcascade_frontalface_alt2.xml"
 SCALE_FACTOR = 1.15
-NEIGHBOURS = 3
+NEIGHBOURS = 4
 SCAN_PX = 320  # of the shorter side
 SMALLEST_PX = 24  # a face in the shrunk picture
 # How much wider than the detector's box the crop is; from the curve of benchmarks/crop_margin.py on val.

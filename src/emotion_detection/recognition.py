@@ -13,7 +13,7 @@ from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.pretrained import MODEL
 
-# Below it less than half of the readings of val are right (benchmarks/crop_margin.py prints the curve).
+# A tenth of the readings of val lie below, and a third of these are right (benchmarks/crop_margin.py).
 UNSURE_BELOW = 0.4
 
 
