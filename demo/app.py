@@ -12,6 +12,7 @@ STARTED = time.perf_counter()
 # Read while Gradio and MLflow are imported: nothing is sent anywhere.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it tells of every step of seeding the registry
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr

@@ -1,6 +1,7 @@
 """Which model answers: the registry's champion, followed when it moves, or a file."""
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,20 +36,22 @@ class Serving:
         is_file = source is not None and not source.startswith("models:/")
         self.uri = None if is_file else (source or pretrained.CHAMPION)
         self.message = "" if is_file else "The registry has not answered yet: this is the model that ships."
-        self._wake = threading.Event()
+        self._looking = threading.Lock()
         self.model = load(Path(source)) if is_file and source else load(pretrained.MODEL)
         if self.uri:
             threading.Thread(target=self._follow, daemon=True, name="registry").start()
 
     def use(self, uri: str) -> None:
         """Serve another alias or version from now on; waits until it does or cannot."""
-        self.uri = uri
-        self._look()
+        with self._looking:
+            self.uri = uri
+            self._look()
 
     def _follow(self) -> None:
         while True:
-            self._look()
-            self._wake.wait(POLL_S)
+            with self._looking:
+                self._look()
+            time.sleep(POLL_S)
 
     def _look(self) -> None:
         """Ask the registry which version the uri stands for now, and load it if it is another one."""
@@ -63,8 +66,8 @@ class Serving:
             if source != self.model.source:
                 self.model = load(registry.fetch(source), source=source, tags=version.tags)
             self.message = ""
-        except InputError as error:
-            self.message = f"{error}. Still serving {self.model.source}."
+        except Exception as error:  # whatever a registry answers, the faces go on being read
+            self.message = f"{' '.join(str(error).split())}. Still serving {self.model.source}."
 
     def versions(self) -> list[dict[str, str]]:
         """A row for each registered version, the newest first; none without a registry."""

@@ -11,7 +11,7 @@ LAYERS = [
     set(names.split())
     for names in (
         "labels errors replacing anatomy palette",
-        "config dataset members metrics calibration portrait provenance tracking inference faces sources",
+        "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets",
         "batches architectures optimization figures timelines fer_csv pictures synthetic export distillation canvases "
         "registry heatmap card",
         "formats downloads training pretrained",
@@ -39,7 +39,7 @@ WALLS = {
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},
     "keras": {"architectures", "export", "optimization", "training"},
-    "matplotlib": {"figures", "timelines"},
+    "matplotlib": {"figures", "sheets", "timelines"},
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
     "onnxruntime": {"heatmap", "inference"},

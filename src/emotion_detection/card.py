@@ -97,7 +97,7 @@ def _by_emotion(classes: Rows) -> str:
 
 def _failures(classes: Rows) -> str:
     worst = sorted(_test(classes), key=lambda row: float(row["f1"]))[:3]
-    named = " and ".join(f"{row['emotion']} ({float(row['recall']):.0%} found)" for row in worst)
+    named = ", ".join(f"{row['emotion']} ({float(row['recall']):.0%} found)" for row in worst)
     return (
         f"Weakest: {named}; `confusion_test.png` shows what they are taken for. The detector before it finds upright "
         "faces from the front only. Light, glasses, beards and age were not measured one by one.\n"

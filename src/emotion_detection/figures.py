@@ -1,39 +1,22 @@
 """Every picture the pipeline writes: the data, a model's scores, a training. Each function writes one PNG."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # not pyplot: no global state, no window, safe in a thread
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from emotion_detection.dataset import Faces
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE, SPLITS
 from emotion_detection.metrics import Report
-from emotion_detection.replacing import replacing
+from emotion_detection.sheets import GRAY, sheet
 
-DPI = 150
 SHEET = 40  # pictures on a sheet of captioned faces
 # Okabe and Ito's palette: told apart by colour-blind eyes too.
-BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PALE = "#F5CE7B"  # orange, for what is only compared with
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": GRAY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-    "image.cmap": "gray",
-}
 
 
 def classes_per_split(faces: Faces, path: Path) -> None:
@@ -41,7 +24,7 @@ def classes_per_split(faces: Faces, path: Path) -> None:
     splits = [split for split in SPLITS if len(faces.of(split))]
     if not splits:
         raise ValueError("no face belongs to a split, so there is nothing to count")
-    with _drawing(path, 2 + 2.6 * len(splits), 3) as figure:
+    with sheet(path, 2 + 2.6 * len(splits), 3) as figure:
         figure.suptitle("Faces of each emotion, as a share of their split", x=0.01, ha="left", fontsize=11)
         panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
         for axes, split in zip(panels, splits, strict=True):
@@ -60,7 +43,7 @@ def contact_sheet(faces: Faces, path: Path, *, each: int = 12, seed: int = 0) ->
     """`each` faces of every emotion drawn with `seed`, one row an emotion; fewer where there are fewer."""
     random = np.random.default_rng(seed)
     pitch = IMAGE_SIZE + 2
-    with _drawing(path, 1 + 0.62 * each, 0.6 + 0.62 * len(EMOTIONS)) as figure:
+    with sheet(path, 1 + 0.62 * each, 0.6 + 0.62 * len(EMOTIONS)) as figure:
         axes = figure.subplots()
         for label in range(len(EMOTIONS)):
             rows = random.permutation(np.flatnonzero(faces.labels == label))[:each]
@@ -102,7 +85,7 @@ def confusion_matrix(report: Report, path: Path, *, title: str) -> None:
     """Share of each true emotion (row) that got each prediction (column), large, above the count; rows sum to 100 %."""
     shares = report.confusion / np.maximum(report.support[:, None], 1)  # without rows: zeros
     names = [f"{emotion} ({rows:,})" for emotion, rows in zip(EMOTIONS, report.support, strict=True)]
-    with _drawing(path, 7.2, 6.2) as figure:
+    with sheet(path, 7.2, 6.2) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
@@ -128,7 +111,7 @@ def per_class_scores(report: Report, path: Path, *, title: str) -> None:
     width = 0.26
     places = np.arange(len(EMOTIONS))
     whiskers = np.abs([report.recall - report.recall_low, report.recall_high - report.recall])
-    with _drawing(path, 8, 3.6) as figure:
+    with sheet(path, 8, 3.6) as figure:
         axes = figure.subplots()
         axes.bar(places - width, report.recall, width, yerr=whiskers, capsize=2, color=BLUE, label="recall")
         axes.bar(places, report.precision, width, color=ORANGE, label="precision")
@@ -149,7 +132,7 @@ def reliability(report: Report, path: Path, *, title: str, raw: Report | None = 
     """
     bins = report.calibration
     edges = np.linspace(0, 1, len(bins.counts) + 1)
-    with _drawing(path, 4.8, 5.4) as figure:
+    with sheet(path, 4.8, 5.4) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         shares = upper.bar(edges[:-1], bins.accuracy, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
         upper.plot(bins.confidence, bins.confidence, "_", color=RED, markersize=11, markeredgewidth=2)
@@ -177,7 +160,7 @@ def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
     if not history:
         raise ValueError("the history has no epoch to draw")
     best = max(history, key=lambda row: row["val_macro_f1"])
-    with _drawing(path, 11, 3.6) as figure:
+    with sheet(path, 11, 3.6) as figure:
         scores, losses, rates = figure.subplots(1, 3, width_ratios=[2, 2, 1])
         _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
         _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
@@ -215,7 +198,7 @@ def _sheet(images: NDArray[np.uint8], captions: Sequence[str], path: Path, *, ti
     rows = [captions[start : start + columns] for start in range(0, len(captions), columns)]
     heights = [IMAGE_SIZE + 14 + 9 * max(caption.count("\n") for caption in row) for row in rows]
     tops = np.cumsum([0, *heights])
-    with _drawing(path, columns * across / 50, tops[-1] / 50 + 0.4) as figure:
+    with sheet(path, columns * across / 50, tops[-1] / 50 + 0.4) as figure:
         axes = figure.subplots()
         for place, (face, caption) in enumerate(zip(images, captions, strict=True)):
             x_px, y_px = place % columns * across, tops[place // columns]
@@ -235,13 +218,3 @@ def _bare(axes: Axes, *, width_px: float, height_px: float) -> None:
     axes.set(xlim=(-6, width_px), ylim=(height_px, -2), xticks=[], yticks=[], aspect="equal")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-
-
-@contextmanager
-def _drawing(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
-    """A figure in the common style, written to `path` as a whole if the block ends well, else not at all."""
-    with rc_context(STYLE), replacing(path) as written:
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        yield figure
-        # Without the library's version in it, the same numbers give the same bytes.
-        figure.savefig(written, dpi=DPI, metadata={"Software": None})

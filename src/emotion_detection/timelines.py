@@ -1,35 +1,19 @@
 """Figures of readings: who showed what when, and how often each emotion was read. Each writes one PNG."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # not pyplot: no global state, no window, safe in a thread
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.palette import COLORS, ink
-from emotion_detection.replacing import replacing
+from emotion_detection.sheets import sheet
 
-DPI = 150
-GRAY = "#8A8A8A"
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": GRAY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-}
 Lane = dict[int, NDArray[np.float64]]  # bin -> confidences summed, and counted, by label (2,7)
 
 LANES = 8  # people a figure can show
@@ -74,7 +58,7 @@ class Timeline:
     def draw(self, path: Path) -> None:
         """One lane a person: the colour is the emotion, the height its mean confidence, a gap is no face."""
         tracks = sorted(sorted(self._lanes, key=lambda track: -len(self._lanes[track]))[:LANES])
-        with _drawing(path, 10, 1.3 + 0.75 * max(len(tracks), 1)) as figure:
+        with sheet(path, 10, 1.3 + 0.75 * max(len(tracks), 1)) as figure:
             axes = figure.subplots()
             for place, track in enumerate(tracks):
                 self._draw_lane(axes, self._lanes[track], base=len(tracks) - 1 - place)
@@ -161,7 +145,7 @@ def _title(shown: int, people: int) -> str:
 def shares(counts: Mapping[str, int], unsure: Mapping[str, int], *, path: Path) -> None:
     """How many faces each emotion was read on, as bars; the part that is unsure is pale."""
     total = sum(counts.values())
-    with _drawing(path, 6, 3.2) as figure:
+    with sheet(path, 6, 3.2) as figure:
         axes = figure.subplots()
         pale = np.array([unsure.get(emotion, 0) for emotion in EMOTIONS])
         sure = np.array([counts.get(emotion, 0) for emotion in EMOTIONS]) - pale
@@ -175,13 +159,3 @@ def shares(counts: Mapping[str, int], unsure: Mapping[str, int], *, path: Path) 
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="x")
         axes.invert_yaxis()
-
-
-@contextmanager
-def _drawing(path: Path, width_in: float, height_in: float) -> Iterator[Figure]:
-    """A figure in one style, written to `path` as a whole if the block ends well, else not at all."""
-    with rc_context(STYLE), replacing(path) as written:
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        yield figure
-        # Without the library's version in it, the same numbers give the same bytes.
-        figure.savefig(written, dpi=DPI, metadata={"Software": None})
