@@ -1,4 +1,6 @@
-"""Pictures to try without a camera: drawn people, made when the page starts, so that nobody's picture is in here."""
+"""Pictures to try without a camera: drawn people, made when the page asks, so that nobody's picture is in here."""
+
+from functools import cache
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ EXAMPLES = {
 HEIGHT_PX = 400
 
 
+@cache
 def example(name: str) -> bytes:
     """A JPEG of drawn people side by side."""
     emotions, seed, width_px = EXAMPLES[name]

@@ -33,7 +33,7 @@ def test_another_number_makes_another_card(shipped):
 def test_the_weakest_emotions_are_named(shipped):
     run, metrics, classes = shipped
     worse = [row | ({"f1": "0.01", "recall": "0.02"} if row["emotion"] == "happy" else {}) for row in classes]
-    assert "Weakest: happy (2% found)" in card(run, metrics, worse, megabytes=6.2)
+    assert "Weakest: happy (2 % found), " in card(run, metrics, worse, megabytes=6.2)
 
 
 def test_what_was_not_measured_is_not_told(shipped):
@@ -41,9 +41,15 @@ def test_what_was_not_measured_is_not_told(shipped):
     bare = {key: value for key, value in metrics.items() if "flip" not in key and "detected" not in key}
     assert "mirror" not in card(run, bare, classes, megabytes=6.2)
     found = {"test_detected_share": 0.75, "test_detected_accuracy": 0.61, "test_detected_plain_accuracy": 0.63}
-    assert "61.0% of these are right, from FER-2013's own crops 63.0%" in card(
+    assert "61.0 % of these are right, from FER-2013's own crops 63.0 %" in card(
         run, bare | found, classes, megabytes=6.2
     )
+
+
+def test_a_calibration_that_did_not_help_is_told(shipped):
+    run, metrics, classes = shipped
+    told = card(run, metrics | {"test_ece": 0.05, "test_ece_uncalibrated": 0.04}, classes, megabytes=6.2)
+    assert "on test is 0.050 with it and 0.040 without" in told
 
 
 def test_the_law_is_named(shipped):

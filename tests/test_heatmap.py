@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from emotion_detection.errors import InputError
@@ -26,7 +27,11 @@ def exported(params, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     for name in ("fer_resnet", "mini_xception", "seed_cnn"):
         train = params.train.model_copy(update={"architecture": name, "widths": (8, 16), "blocks": (1, 1)})
-        export_onnx(build_with(train, precision="float32", temperature=2.0), folder / f"{name}.onnx")
+        model = build_with(train, precision="float32", temperature=2.0)
+        *_, bias = model.weights  # an untaught bias is 0, and would hide that it was forgotten
+        if bias.shape == (7,):
+            bias.assign(np.linspace(-1, 1, 7))
+        export_onnx(model, folder / f"{name}.onnx")
     return folder
 
 
@@ -49,6 +54,18 @@ def test_the_maps_average_to_what_the_network_says(exported, faces, name):
 
 def test_the_shipped_model_has_maps(faces):
     check(SHIPPED, faces)
+
+
+def test_what_bends_the_logits_is_refused(exported, tmp_path):
+    graph = onnx.load(exported / "fer_resnet.onnx")
+    (dense,) = (node for node in graph.graph.node if "logits" in node.name and node.op_type == "MatMul")
+    bent = onnx.helper.make_node("Relu", list(dense.output), ["bent"])
+    for node in graph.graph.node:
+        node.input[:] = ["bent" if name in dense.output else name for name in node.input]
+    graph.graph.node.insert(list(graph.graph.node).index(dense) + 1, bent)
+    onnx.save(graph, tmp_path / "bent.onnx")
+    with pytest.raises(InputError, match="does not end with a global average"):
+        HeatMap(tmp_path / "bent.onnx")
 
 
 def test_a_network_without_a_global_average_is_refused(exported):

@@ -1,9 +1,14 @@
 """The registry: an empty one is seeded once, an alias resolves to a version, a version to its file."""
 
+import json
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
+import mlflow
 import pytest
 
 from emotion_detection import pretrained, registry
@@ -32,6 +37,26 @@ def test_an_empty_registry_gets_the_shipped_model_as_champion(seeded):
     assert registry.resolve(pretrained.CHAMPION) == seeded
     told = EmotionClassifier(registry.fetch(pretrained.CHAMPION))
     assert told.about == EmotionClassifier(pretrained.MODEL).about
+
+
+def test_the_run_of_the_shipped_model_holds_its_scores_and_papers(seeded):
+    client = mlflow.MlflowClient()
+    run = client.get_run(seeded.run_id)
+    assert run.info.run_name == "pretrained"
+    assert run.data.metrics == pytest.approx(json.loads((pretrained.FOLDER / "metrics.json").read_text()))
+    logged = {Path(one.path).name for one in client.list_artifacts(seeded.run_id, "pretrained")}
+    assert logged == {path.name for path in pretrained.FOLDER.iterdir()}
+
+
+def test_the_shipped_model_can_be_challenged(seeded):
+    """Its tags are those that a trained version has, and its age is known."""
+    verdict = registry.challenge(seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    assert verdict == (
+        False,
+        f"val_macro_f1 {float(seeded.tags['val_macro_f1']):.4f} does not beat "
+        f"{float(seeded.tags['val_macro_f1']):.4f} by 0.1",
+    )
+    assert timedelta() <= datetime.now(timezone.utc) - seeded.created < timedelta(minutes=5)
 
 
 def test_a_second_time_nothing_happens(seeded):
@@ -65,6 +90,27 @@ def test_what_is_not_registered_is_named_with_the_remedy(seeded, uri):  # noqa: 
 def test_what_names_no_version_is_refused(uri):
     with pytest.raises(InputError, match="write models:/name@alias or models:/name/number"):
         registry.resolve(uri)
+
+
+@pytest.mark.parametrize("kind", ["no database", "a folder"])
+def test_a_store_that_is_none_is_named_with_the_remedy(store, tmp_path, kind):  # noqa: ARG001
+    path = tmp_path / "mlflow.db"
+    path.unlink()
+    path.mkdir() if kind == "a folder" else path.write_text("nothing that SQLite would know")
+    with pytest.raises(InputError, match=r"mlflow\.db cannot be used as an MLflow store .*: move it away"):
+        registry.versions("emotion-detection")
+    with pytest.raises(InputError, match="cannot be used"):
+        pretrained.seed()
+
+
+def test_a_server_that_is_away_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(InputError, match=f"the MLflow store {uri} refused .*: mend or start it"):
+            registry.fetch(pretrained.CHAMPION)
 
 
 def test_an_unknown_name_has_no_versions(store):  # noqa: ARG001

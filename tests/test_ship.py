@@ -10,25 +10,26 @@ import pytest
 from emotion_detection.dataset import save
 from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
+from emotion_detection.stages.evaluate import predictions, write_rows
 from emotion_detection.stages.ship import FIGURES, ship
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 @pytest.fixture
-def paths(drawn, tmp_path):
+def paths(drawn, tmp_path, monkeypatch):
     """The shipped model, posing as one that the pipeline has just made of the drawn faces."""
-    for folder in ("model", "report"):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("model", "report", "recipes"):
         (tmp_path / folder).mkdir()
     save(drawn, tmp_path / "faces.npz")
     shutil.copy(PRETRAINED / "model.onnx", tmp_path / "model")
     shutil.copy(PRETRAINED / "run.json", tmp_path / "model")
-    for name in ("classes.csv", *FIGURES):
+    for name in ("metrics.json", "classes.csv", *FIGURES):
         shutil.copy(PRETRAINED / name, tmp_path / "report")
     val = drawn.of("val")
-    right = EmotionClassifier(PRETRAINED / "model.onnx").probabilities(val.images).argmax(1) == val.labels
-    metrics = json.loads((PRETRAINED / "metrics.json").read_text()) | {"val_accuracy": float(right.mean())}
-    (tmp_path / "report" / "metrics.json").write_text(json.dumps(metrics))
+    tell(tmp_path / "report", val, EmotionClassifier(PRETRAINED / "model.onnx").probabilities(val.images))
+    (tmp_path / "recipes" / "some.yaml").write_text("train: {}\n")
     data = {"dataset": "fer2013", "digest": "d" * 64, "dvc_md5": "m"}
     (tmp_path / "data_report.json").write_text(json.dumps(data))
     return argparse.Namespace(
@@ -41,8 +42,17 @@ def paths(drawn, tmp_path):
     )
 
 
-def change(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+def tell(report, faces, probabilities):
+    write_rows(report / "predictions_val.csv", predictions(faces, probabilities))
+
+
+def refused(paths, sentence):
+    """Nothing is shipped, and what was shipped before is still there."""
+    paths.pretrained.mkdir()
+    (paths.pretrained / "old.txt").write_text("old")
+    with pytest.raises(InputError, match=sentence):
+        ship(paths)
+    assert [path.name for path in paths.pretrained.iterdir()] == ["old.txt"]
 
 
 def test_model_papers_and_figures_are_shipped_together(paths):
@@ -61,17 +71,28 @@ def test_the_old_folder_is_replaced_as_a_whole(paths):
     assert not (paths.pretrained / "old.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("file", "values", "sentence"),
-    [
-        ("data_report.json", {"dataset": "sample"}, "learnt from sample"),
-        ("report/metrics.json", {"val_accuracy": 0.123}, "tells of another model, with 0.1230 on val"),
-    ],
-)
-def test_what_does_not_belong_together_is_refused_and_nothing_lost(paths, file, values, sentence):
-    paths.pretrained.mkdir()
-    (paths.pretrained / "old.txt").write_text("old")
-    change(paths.data_report.parent / file, **values)
-    with pytest.raises(InputError, match=sentence):
-        ship(paths)
-    assert [path.name for path in paths.pretrained.iterdir()] == ["old.txt"]
+def test_a_model_of_other_data_is_refused(paths):
+    paths.data_report.write_text(json.dumps({"dataset": "sample", "digest": "d", "dvc_md5": "m"}))
+    refused(paths, "learnt from sample")
+
+
+def test_a_report_of_another_model_is_refused(paths, drawn, tmp_path):
+    """Even one that is right as often."""
+    val = drawn.of("val")
+    made = EmotionClassifier(PRETRAINED / "model.onnx").probabilities(val.images)
+    sharper = made**1.1 / (made**1.1).sum(axis=1, keepdims=True)
+    assert (sharper.argmax(1) == made.argmax(1)).all()
+    tell(tmp_path / "report", val, sharper)
+    refused(paths, "tells of another model")
+
+
+def test_a_report_of_other_faces_is_refused(paths, drawn, tmp_path):
+    train = drawn.of("train")
+    tell(tmp_path / "report", train, EmotionClassifier(PRETRAINED / "model.onnx").probabilities(train.images))
+    refused(paths, "or of other faces")
+
+
+@pytest.mark.parametrize("file", ["recipes/some.yaml", "model/model.onnx", "report/predictions_val.csv", "faces.npz"])
+def test_what_is_missing_is_named(paths, tmp_path, file):
+    (tmp_path / file).unlink()
+    refused(paths, f"{Path(file).name} is not there")

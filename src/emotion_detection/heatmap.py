@@ -12,6 +12,8 @@ from emotion_detection.errors import InputError
 from emotion_detection.labels import EMOTIONS
 
 POOLING = "GlobalAveragePool"
+# What may follow it: anything else would bend the logits, and the maps would no longer average to them.
+LINEAR = {"Squeeze", "Reshape", "Flatten", "MatMul", "Add", "Mul", "Softmax"}
 
 
 class HeatMap:
@@ -26,7 +28,7 @@ class HeatMap:
         graph = onnx.load(path)
         pools = [node for node in graph.graph.node if node.op_type == POOLING]
         after = _after(graph, pools[-1]) if pools else []
-        if not pools or any(node.op_type in ("Conv", POOLING) for node in after):
+        if not pools or {node.op_type for node in after} - LINEAR:
             raise InputError(f"{path} does not end with a global average of feature maps: it has no heat map")
         features = pools[-1].input[0]
         self._weights, self._bias = _dense(graph, after)
@@ -58,16 +60,19 @@ def _after(graph: onnx.ModelProto, pool: onnx.NodeProto) -> list[onnx.NodeProto]
 
 
 def _dense(graph: onnx.ModelProto, after: list[onnx.NodeProto]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights f32 (c,7) and bias f32 (7,) of the last layer; identity and 0 where the features are the logits."""
+    """Weights f32 (c,7) and bias f32 (7,) of all that follows the average: a dense layer and the temperature, or none.
+
+    Of mini_xception's last convolution the features are the logits already: identity and 0.
+    """
     constants = {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer}
-    weights = np.eye(len(EMOTIONS), dtype=np.float32)
-    bias = np.zeros(len(EMOTIONS), np.float32)
+    weights: NDArray[np.float32] = np.eye(len(EMOTIONS), dtype=np.float32)
+    bias: NDArray[np.float32] = np.zeros(len(EMOTIONS), np.float32)
     for node in after:
-        known = [constants[name] for name in node.input if name in constants]
-        if node.op_type in ("MatMul", "Gemm"):
-            weights = known[0]
-        if node.op_type in ("Add", "Gemm"):
-            bias = known[-1]
-        if node.op_type == "Mul":  # the temperature
-            weights, bias = weights * known[0], bias * known[0]
+        known = next((constants[name] for name in node.input if name in constants), np.ones(1, np.float32))
+        if node.op_type == "MatMul":
+            weights = known
+        elif node.op_type == "Add":
+            bias = bias + known
+        elif node.op_type == "Mul":  # the temperature
+            weights, bias = weights * known, bias * known
     return weights, bias

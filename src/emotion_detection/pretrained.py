@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotion_detection.inference import EmotionClassifier
-from emotion_detection.labels import IMAGE_SIZE
+from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from emotion_detection.registry import Version
@@ -22,7 +22,7 @@ CHAMPION = f"models:/{MODEL_NAME}@{ALIAS}"
 def seed() -> "Version":
     """Give a registry that has no champion the shipped model, with its scores, as one; returns the champion.
 
-    Its papers and figures lie in a run named `pretrained`. InputError if the store does not answer.
+    Its scores, papers and figures lie in a run named `pretrained`. InputError if the store does not answer.
     """
     from emotion_detection import registry, tracking  # MLflow takes seconds to load: only who asks for it waits
 
@@ -31,6 +31,7 @@ def seed() -> "Version":
             if ALIAS in version.aliases:
                 return version
         with tracking.run(name="pretrained", tags={"pretrained": "true"}) as run:
+            run.log_scores(_papers()[1], history=[{}])
             run.log_folder(FOLDER, "pretrained")
             number = registry.register(
                 MODEL,
@@ -45,7 +46,17 @@ def seed() -> "Version":
 
 def _tags() -> dict[str, str]:
     """What a version of the register stage says of itself, from the papers of the shipped model."""
-    run, metrics = (json.loads((FOLDER / name).read_text()) for name in ("run.json", "metrics.json"))
-    told = ("dataset", "dataset_digest", "dvc_md5", "run_id", "git_commit", "recipe")
+    run, metrics = _papers()
+    told = ("dataset", "dataset_digest", "dvc_md5", "run_id", "recipe")
     scores = ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")
-    return {key: str(run[key]) for key in told if key in run} | {key: f"{metrics[key]:.6f}" for key in scores}
+    return {
+        "labels": ",".join(EMOTIONS),
+        **{key: str(run[key]) for key in told},
+        **{key: f"{metrics[key]:.6f}" for key in scores},
+    }
+
+
+def _papers() -> tuple[dict[str, str | float], dict[str, float]]:
+    """What run.json and metrics.json say."""
+    run, metrics = (json.loads((FOLDER / name).read_text()) for name in ("run.json", "metrics.json"))
+    return run, metrics

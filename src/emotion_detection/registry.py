@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import mlflow
@@ -27,6 +28,7 @@ class Version:
     aliases: tuple[str, ...]
     run_id: str | None
     tags: dict[str, str]
+    created: datetime  # in UTC
 
 
 def register(
@@ -133,4 +135,5 @@ def _parts(uri: str) -> tuple[str, str | None, str | None]:
 
 
 def _version(found: mlflow.entities.model_registry.ModelVersion, aliases: tuple[str, ...]) -> Version:
-    return Version(found.name, int(found.version), aliases, found.run_id or None, dict(found.tags))
+    created = datetime.fromtimestamp(found.creation_timestamp / 1000, timezone.utc)
+    return Version(found.name, int(found.version), aliases, found.run_id or None, dict(found.tags), created)

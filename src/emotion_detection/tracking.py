@@ -1,8 +1,9 @@
-"""The only door to MLflow: runs that survive a killed process and an absent server, and the model registry."""
+"""MLflow's runs, such that they survive a killed process and an absent server."""
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it while it is imported
@@ -19,6 +20,7 @@ from emotion_detection.errors import InputError
 
 EXPERIMENT = "emotion-detection"
 Pixels = NDArray[np.uint8]
+LOCKED_S = 60  # how long another process may keep a sqlite store locked
 METRICS_EVERY_S = 5  # system metrics; the sample trains for half a minute
 
 
@@ -36,7 +38,7 @@ def _root() -> Path:
 
 
 def connect() -> None:
-    """Point MLflow at the store; a new sqlite store gets its tables."""
+    """Point MLflow at the store; a new sqlite store gets its tables. InputError if its file is no database."""
     # A run is never lost for an absent server, so there is no use in waiting minutes for one.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -50,7 +52,7 @@ def _create_tables() -> None:
     """One process makes a new sqlite store; MLflow's own migrations crash when two queued experiments start them."""
     path = _sqlite_path()
     if path is not None:
-        with FileLock(f"{path}.lock"):
+        with _locked(path, "lock"), answering():
             mlflow.MlflowClient(store_uri(), store_uri()).search_experiments(max_results=1)
 
 
@@ -58,7 +60,24 @@ def _create_tables() -> None:
 def alone() -> Iterator[None]:
     """Keep this machine's other users of the same sqlite store out of the body; a server has no such door."""
     path = _sqlite_path()
-    with FileLock(f"{path}.seed.lock") if path is not None else nullcontext():
+    with _locked(path, "seed.lock") if path is not None else nullcontext():
+        yield
+
+
+@contextmanager
+def _locked(path: Path, suffix: str) -> Iterator[None]:
+    """Hold a lock beside the sqlite file. InputError if no database is there and none can begin."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(f"{path}.{suffix}").acquire()
+        # MLflow would try for 100 s to open what is none, and end in a traceback.
+        with closing(sqlite3.connect(path, timeout=LOCKED_S)) as store:
+            store.execute("PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"{path} cannot be used as an MLflow store ({error}): move it away, or point MLFLOW_TRACKING_URI to another"
+        ) from error
+    with held:
         yield
 
 
