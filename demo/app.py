@@ -5,10 +5,8 @@
 import argparse
 import os
 import socket
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 STARTED = time.perf_counter()
 # Read while Gradio and MLflow are imported: nothing is sent anywhere.
@@ -31,11 +29,6 @@ from page import ASSETS, THEME, build
 from serving import Serving
 
 LOOPBACK = ["127.0.0.1", "localhost"]
-MESSAGE_BYTES = 4_000_000  # through the WebSocket; live.FRAME_BYTES is told, this only cuts off
-VIDEO_BYTES = 4 << 30
-GRACE_S = 2  # for open pages when the server ends; they would hold it for ever
-HEAD = "".join(f'<script type="module" src="/own/{name}.js"></script>' for name in ("webcam", "photo"))
-HEAD += '<link rel="icon" href="/own/icon.svg">'
 
 
 def main() -> None:
@@ -60,65 +53,34 @@ def serve(arguments: argparse.Namespace) -> None:
         )
     check_port(arguments.host, arguments.port)
     detector = HaarDetector() if arguments.detector == "haar" else YunetDetector(Path(arguments.detector))
-    folder = tempfile.TemporaryDirectory(prefix="emotion-detection-", ignore_cleanup_errors=True)
-    tempfile.tempdir = folder.name  # before Gradio asks where to put what people give it
     app = build_app(Serving(arguments.model), detector, faces=arguments.faces)
     if arguments.host in LOOPBACK:
         # A foreign name that is made to point here must not reach a camera that listens to this computer alone.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
-    options = {"log_level": "warning", "ws_max_size": MESSAGE_BYTES, "timeout_graceful_shutdown": GRACE_S}
-    Server(uvicorn.Config(app, host=arguments.host, port=arguments.port, **options), folder).run()
-
-
-class Server(uvicorn.Server):
-    """Prints its address as soon as it answers there, and leaves no temporary file behind."""
-
-    def __init__(self, config: uvicorn.Config, folder: tempfile.TemporaryDirectory[str]) -> None:
-        super().__init__(config)
-        self._folder = folder
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        spent = time.perf_counter() - STARTED
-        print(f"open http://{host}:{self.config.port} (ready after {spent:.1f} s; Ctrl-C ends it)", flush=True)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        self._folder.cleanup()  # here, since after SIGTERM nothing else of the process runs
-
-
-class Assets(StaticFiles):
-    """Files that a browser asks for anew each time: after an upgrade, old scripts would not fit the new page."""
-
-    def file_response(self, *args: Any, **options: Any) -> Response:
-        response = super().file_response(*args, **options)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
+    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning", ws_max_size=4_000_000)
+    server = uvicorn.Server(config)
+    app.router.on_startup.append(lambda: announce(arguments.host, arguments.port))
+    server.run()
 
 
 def build_app(serving: Serving, detector: FaceDetector, *, faces: str) -> FastAPI:
     """The whole server: the page, its assets, the camera's WebSocket and the photos."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(Live(serving, detector, faces=faces).router)
-    app.mount("/own", Assets(directory=ASSETS))  # /assets is Gradio's
+    live = Live(serving, detector, faces=faces)
+    app.state.live, app.state.serving = live, serving
+    app.include_router(live.router)
+    app.mount("/own", StaticFiles(directory=ASSETS))  # /assets is Gradio's
+    pictures = {name: example(name) for name in EXAMPLES}
 
     @app.get("/examples/{name}.jpg")
     def show(name: str) -> Response:
-        known = name in EXAMPLES
-        return Response(example(name) if known else None, media_type="image/jpeg", status_code=200 if known else 404)
+        known = name in pictures
+        return Response(pictures.get(name), media_type="image/jpeg", status_code=200 if known else 404)
 
+    page = build(serving, detector, faces=faces)
+    head = '<script src="/own/live.js" defer></script>'
     return gr.mount_gradio_app(
-        app,
-        build(serving, detector, faces=faces),
-        "/",
-        theme=THEME,
-        css_paths=ASSETS / "style.css",
-        head=HEAD,
-        ssr_mode=False,
-        footer_links=[],
-        max_file_size=VIDEO_BYTES,
-        run_history=False,  # it would keep what was given and what came out in the browser's storage
+        app, page, "/", theme=THEME, css_paths=ASSETS / "style.css", head=head, ssr_mode=False, footer_links=[]
     )
 
 
@@ -130,6 +92,11 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise InputError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port") from error
+
+
+def announce(host: str, port: int) -> None:
+    spent = time.perf_counter() - STARTED
+    print(f"open http://{host}:{port} (ready after {spent:.1f} s; Ctrl-C ends it)", flush=True)
 
 
 if __name__ == "__main__":

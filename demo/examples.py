@@ -1,6 +1,4 @@
-"""Pictures to try without a camera: drawn people, made when the page asks, so that nobody's picture is in here."""
-
-from functools import cache
+"""Pictures to try without a camera: drawn people, made when the page starts, so that nobody's picture is in here."""
 
 import cv2
 import numpy as np
@@ -16,7 +14,6 @@ EXAMPLES = {
 HEIGHT_PX = 400
 
 
-@cache
 def example(name: str) -> bytes:
     """A JPEG of drawn people side by side."""
     emotions, seed, width_px = EXAMPLES[name]
