@@ -289,7 +289,7 @@ def test_a_video_becomes_a_timeline_a_film_and_a_table(address, browser, tmp_pat
     page = browser(address, 1)
     page.get_by_role("tab", name="Video").click()
     page.set_input_files("input[data-testid=file-upload]", film)
-    page.get_by_text("film.avi").wait_for()
+    page.get_by_text("film.avi").wait_for(timeout=60_000)
     page.get_by_role("button", name="Read the video").click()
     page.locator("a[href*='readings.csv']").first.wait_for(timeout=60_000)
     assert page.locator("video[src*='annotated.webm']").count() == 1

@@ -265,8 +265,9 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(source, options, sent
 
 def test_a_missing_matplotlib_is_told(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "emotion_detection.timelines", raising=False)
-    monkeypatch.delattr(emotion_detection, "timelines", raising=False)
+    for name in ("sheets", "timelines"):  # other tests may have loaded them
+        monkeypatch.delitem(sys.modules, f"emotion_detection.{name}", raising=False)
+        monkeypatch.delattr(emotion_detection, name, raising=False)
     assert run(photo, "--out", tmp_path / "r.csv", "--figure", tmp_path / "f.png") == 1
     assert "pip install 'emotion-detection[train]'" in told(capsys)
     assert not (tmp_path / "r.csv").exists()
