@@ -11,6 +11,7 @@ from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
 
 Tensor = Any  # Keras tensors have no useful static type
 
+STEM_SHARE = 3  # of the first width, for the one convolution that sees every pixel: the full resolution is dear
 SQUEEZE = 8  # channels per unit of the squeeze-and-excitation bottleneck
 # Keras's 0.99 averages over 100 batches: too slow for the short trainings this project is about.
 BATCH_NORM_MOMENTUM = 0.95
@@ -65,9 +66,13 @@ def mini_xception(x: Tensor, train: Train) -> Tensor:
 
 
 def fer_resnet(x: Tensor, train: Train) -> Tensor:
-    """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507)."""
+    """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507).
+
+    Stem and shortcuts lose no pixel where the resolution halves, after He et al. 2019 (ResNet-D, arXiv 1812.01187).
+    """
     if train.standardize:
         x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
+    x = _conv_norm(x, max(train.widths[0] // STEM_SHARE, 1), activation="relu")
     x = _conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):
@@ -100,7 +105,8 @@ def _residual(x: Tensor, width: int, *, stride: int) -> Tensor:
     y = _conv_norm(x, width, stride=stride, activation="relu")
     y = _excited(_conv_norm(y, width), width)
     if stride > 1 or x.shape[-1] != width:
-        x = _conv_norm(x, width, kernel=1, stride=stride)
+        x = layers.AveragePooling2D(stride, padding="same")(x) if stride > 1 else x
+        x = _conv_norm(x, width, kernel=1)
     return layers.ReLU()(layers.Add()([x, y]))
 
 
