@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 DEMO_PORT ?= 7860
+WORKERS ?= 1
 VENV := .venv
 INSTALLED := $(VENV)/installed
 LOCK := requirements.lock
@@ -22,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data repro demo test check ui adopt ship lock
+.PHONY: help setup data repro tune demo test check ui adopt ship lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,11 @@ data: $(INSTALLED) ## bring a data set: SOURCE=kaggle, SOURCE=huggingface or SOU
 
 repro: $(INSTALLED) ## run what is out of date: prepare, train, evaluate, register
 	@dvc repro
+
+tune: $(INSTALLED) ## search better settings of train; WORKERS=2 shares this machine, STUDY= and OPTUNA_STORAGE= join others
+	@dvc repro prepare
+	@python -m emotion_detection.stages.tune --params params.yaml --faces build/faces.npz \
+		--data-report build/data_report.json --recipes recipes --out build/tuning --workers $(WORKERS) --study "$(STUDY)"
 
 demo: $(INSTALLED) ## read the faces before your webcam, in the browser; DEMO_PORT=7860
 	@python demo/app.py --port $(DEMO_PORT)

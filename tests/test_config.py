@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -153,7 +154,7 @@ def test_widths_and_blocks_are_of_one_length():
 
 
 def test_a_number_that_yaml_reads_as_text_is_repaired(tmp_path):
-    text = re.sub(r"weight_decay: \S+", "weight_decay: 1e-3", COMMITTED.read_text())
+    text = re.sub(r"weight_decay: \S+", "weight_decay: 1e-3", COMMITTED.read_text(), count=1)
     assert yaml.safe_load(text)["train"]["weight_decay"] == "1e-3"  # what has to be repaired
     (tmp_path / "params.yaml").write_text(text)
     assert load_params(tmp_path / "params.yaml").train.weight_decay == 0.001
@@ -186,9 +187,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, content):
 
 
 def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
-    below = [field.annotation for field in model.model_fields.values()]
+    below = {one for field in model.model_fields.values() for one in mentioned(field.annotation)}
     models = {one for one in below if isinstance(one, type) and issubclass(one, BaseModel)}
     return {model}.union(*(sections(one) for one in models))
+
+
+def mentioned(annotation: object) -> set[object]:
+    """A type and all that stand in its brackets."""
+    return {annotation}.union(*(mentioned(inside) for inside in get_args(annotation) if not isinstance(inside, str)))
 
 
 SECTIONS = sorted(sections(Params), key=str)
@@ -220,6 +226,9 @@ def test_all_sections_are_looked_at():
         "Train",
         "Augment",
         "Distil",
+        "Tune",
+        "Between",
+        "Among",
         "Evaluate",
         "Register",
     }

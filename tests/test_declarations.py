@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SEARCH = "tune"  # no stage of the pipeline: what it finds is adopted by a person
 OUTS = {stage: set(declared["outs"]) for stage, declared in STAGES.items()}
 # What a stage reads though it is no `deps`: DVC knows params.yaml by its keys and data.dvc by data; an unfinished
 # training in build/checkpoints decides nothing but the time.
@@ -86,9 +87,10 @@ def test_a_stage_runs_the_module_of_its_name_and_reads_the_params_of_its_name(st
     assert STAGES[stage]["params"] == [stage]
 
 
-def test_every_section_of_params_has_a_stage():
-    assert set(load_params(ROOT / "params.yaml").model_dump(by_alias=True)) == set(STAGES)
-    assert {field.alias or name for name, field in Params.model_fields.items()} == set(STAGES)
+def test_every_section_of_params_has_a_stage_or_is_the_search():
+    sections = {*STAGES, SEARCH}
+    assert set(load_params(ROOT / "params.yaml").model_dump(by_alias=True)) == sections
+    assert {field.alias or name for name, field in Params.model_fields.items()} == sections
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -130,9 +132,19 @@ def test_paths_of_data_are_written_in_dvc_yaml_alone(path: Path):
 
 def test_mlproject_has_an_entry_for_the_whole_and_for_each_stage():
     entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    assert set(entries) == {"main", *STAGES}
-    for name, entry in entries.items():
-        assert entry["command"] == ("dvc repro" if name == "main" else f"dvc repro {name}")
+    assert set(entries) == {"main", SEARCH, *STAGES}
+    for name in STAGES:
+        assert entries[name]["command"] == f"dvc repro {name}"
+    assert entries["main"]["command"] == "dvc repro"
+
+
+def test_mlproject_and_the_makefile_search_alike():
+    command = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][SEARCH]["command"]
+    recipe = re.sub(r"\\\n\s*", "", (ROOT / "Makefile").read_text().split("\ntune:")[1].split("\n\n")[0])
+    assert command.removeprefix("dvc repro prepare && PYTHONPATH=src ") in recipe
+    flags = set(re.findall(r"--[a-z-]+", command))
+    known = known_flags("stages.tune")
+    assert {flag for flag, required in known.items() if required} <= flags <= set(known)
 
 
 def test_every_parameter_of_mlproject_is_passed_on():

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from tests.imports import PACKAGE, external, internal, modules
 
-STAGES = "adopt data draw_sample prepare train teach evaluate register ship"
+STAGES = "adopt data draw_sample prepare train tune teach evaluate register ship"
 LAYERS = [
     set(names.split())
     for names in (
-        "labels errors replacing anatomy palette",
+        "labels errors replacing anatomy palette trees workers",
         "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets",
         "batches architectures optimization figures timelines fer_csv pictures synthetic export distillation canvases "
-        "registry heatmap card",
-        "formats downloads training pretrained",
-        "recognition",
+        "registry heatmap card space studies study_figures",
+        "formats downloads training pretrained guidance search",
+        "recognition trials",
         "following drawing readings",
         " ".join(["predict", *(f"stages.{name}" for name in STAGES.split())]),
     )
@@ -36,18 +36,22 @@ WALLS = {
         "sources",
         "synthetic",
     },
+    "grpc": {"studies"},
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},
     "keras": {"architectures", "export", "optimization", "training"},
-    "matplotlib": {"figures", "sheets", "timelines"},
+    "matplotlib": {"figures", "sheets", "study_figures", "timelines"},
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
     "onnxruntime": {"heatmap", "inference"},
+    "optuna": {"guidance", "search", "studies", "study_figures", "trials"},
+    "psutil": {"studies"},
     "pyarrow": {"pictures", "readings"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "space"},
     "ruamel": {"stages.adopt"},
     "scipy": {"calibration", "metrics"},
     "sklearn": {"metrics"},
+    "sqlalchemy": {"studies"},
     "tensorflow": set(),  # Keras alone, so that another backend trains with the same code
     "tf2onnx": set(),  # Keras calls it
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from emotion_detection.errors import InputError
 
@@ -104,9 +104,62 @@ class Register(Section):
     min_gain: Annotated[float, Field(ge=0)]  # val_macro_f1 over the present holder of the alias
 
 
+class Between(Section):
+    """A range of numbers, whole ones if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool  # every factor is as likely as its equal, as suits a learning rate
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Between":
+        if self.low >= self.high:
+            raise ValueError(f"is an empty or reversed range: low {self.low:g} must lie below high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"begins at {self.low:g}: a range with log must lie above 0")
+        return self
+
+
+class Among(Section):
+    """One of some values."""
+
+    choices: Annotated[tuple[Any, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Among":
+        if any(choice in self.choices[:at] for at, choice in enumerate(self.choices)):
+            raise ValueError("names a choice twice")
+        return self
+
+
+def _kind(dimension: object) -> str:
+    given = dimension if isinstance(dimension, dict) else vars(dimension) if isinstance(dimension, Section) else {}
+    return "among" if "choices" in given else "between"
+
+
+DIMENSIONS: dict[str | int, type[Section]] = {"between": Between, "among": Among}
+Dimension = Annotated[
+    Annotated[Between, Tag("between")] | Annotated[Among, Tag("among")],
+    Discriminator(_kind),  # so that an error speaks of the one that was meant
+]
+
+
+class Tune(Section):
+    """The search for better settings of `train`."""
+
+    trials: Count  # finished ones, complete or pruned, in all
+    minutes: Annotated[float, Field(ge=0)]  # after these no trial begins; 0: no limit
+    epochs: Count  # of a trial
+    seed: Annotated[int, Field(ge=0)]
+    sampler: Literal["tpe", "random"]
+    pruner: Literal["none", "median", "halving", "hyperband"]
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by keys of train, such as augment.shift
+
+
 class Params(Section):
     prepare: Prepare
     train: Train
+    tune: Tune
     evaluate: Evaluate
     register_: Register = Field(alias="register")  # the bare name is a method of every BaseModel
 
@@ -130,7 +183,7 @@ def check_params(tree: object, source: str) -> Params:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in DIMENSIONS)
     if first["type"] == "extra_forbidden":
         return f"{key} is not a parameter; allowed here: {', '.join(_fields(first['loc'][:-1]))}"
     if first["type"] == "missing":
@@ -140,9 +193,12 @@ def _first(error: ValidationError) -> str:
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Params
+    model: Any = Params
     for part in location:
-        model = _by_name(model)[str(part)]
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = _by_name(model)[str(part)]
+        else:  # in a space, after the name of a setting comes the kind of its dimension
+            model = DIMENSIONS.get(part, model)
     return list(_by_name(model))
 
 

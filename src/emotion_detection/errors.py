@@ -9,6 +9,10 @@ class InputError(Exception):
     """Something outside the code is wrong; the message names the culprit and the remedy in one sentence."""
 
 
+class DivergedError(InputError):
+    """The loss of a training is no number any more."""
+
+
 @contextmanager
 def one_line() -> Iterator[None]:
     """Show an InputError as one line on stderr and exit with status 1, Ctrl-C with 130; a bug keeps its traceback."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from requests import RequestException
 
 from emotion_detection.errors import InputError
+from emotion_detection.trees import flat
 
 EXPERIMENT = "emotion-detection"
 Pixels = NDArray[np.uint8]
@@ -124,7 +125,7 @@ class Run:
     def log_params(self, params: Mapping[str, object]) -> None:
         """A tree of params, flattened to keys such as augment.flip."""
         with answering():
-            mlflow.log_params(dict(_flat(params)))
+            mlflow.log_params(flat(params))
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """The finished model's metrics. One that the epochs had too goes a step after them: the last step counts."""
@@ -154,6 +155,10 @@ class Run:
         metrics = {key: value for key, value in row.items() if key != "epoch"}
         mlflow.log_metrics(metrics, step=int(row["epoch"]))
 
+    def tag(self, key: str, value: str) -> None:
+        with answering():
+            mlflow.set_tag(key, value)
+
     def log_file(self, path: Path, folder: str | None = None) -> None:
         with answering():
             mlflow.log_artifact(str(path), folder)
@@ -170,24 +175,19 @@ class Run:
 
 
 @contextmanager
-def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+def run(
+    run_id: str | None = None,
+    *,
+    name: str | None = None,
+    parent: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
     """Open a new run, or the one that is named; it ends FINISHED, FAILED if the body raises, KILLED on Ctrl-C.
 
     Under `mlflow run` the new run is the one which that command has opened. InputError if the store does not answer
     or does not know the run.
     """
-    if run_id is None:
-        connect()
-    elif not exists(run_id):
-        raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
-    new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
-    with answering():
-        active = mlflow.start_run(
-            run_id,
-            experiment_id=_experiment() if new else None,
-            run_name=name,
-            log_system_metrics=name is not None,
-        )
+    active = _start(run_id, name, parent)
     try:
         with answering():
             mlflow.set_tags(dict(tags or {}))
@@ -201,9 +201,40 @@ def run(run_id: str | None = None, *, name: str | None = None, tags: Mapping[str
         mlflow.end_run()
 
 
-def _experiment() -> str:
-    """The id of the project's experiment; made at first use, its artifacts beside the sqlite file."""
+def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.ActiveRun:
+    if run_id is None:
+        connect()
+    elif not exists(run_id):
+        raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
+    new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
+    with answering():
+        return mlflow.start_run(
+            run_id,
+            experiment_id=_experiment(parent) if new else None,
+            run_name=name,
+            parent_run_id=parent,
+            log_system_metrics=name is not None and parent is None,
+        )
+
+
+def settle(run_id: str, trial_state: str, history: Sequence[Mapping[str, float]]) -> None:
+    """End the run of a trial that its own process has left open, with the epochs that the store has not got."""
+    with answering():
+        client = mlflow.MlflowClient()
+        if client.get_run(run_id).info.status != RunStatus.to_string(RunStatus.RUNNING):
+            return
+    with run(run_id, tags={"trial_state": trial_state}) as left:
+        left.log_missing(history)
+    if trial_state == "FAIL":
+        with answering():
+            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+
+
+def _experiment(parent: str | None) -> str:
+    """The id of the parent's experiment, or of the project's: made at first use, artifacts beside the sqlite file."""
     client = mlflow.MlflowClient()
+    if parent is not None:
+        return str(client.get_run(parent).info.experiment_id)
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         # An sqlite store has its artifacts beside it; a server decides for itself.
@@ -213,11 +244,3 @@ def _experiment() -> str:
             client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)
     return str(found.experiment_id)
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

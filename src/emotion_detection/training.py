@@ -19,7 +19,7 @@ from emotion_detection.calibration import fit_temperature
 from emotion_detection.config import Train
 from emotion_detection.dataset import Faces
 from emotion_detection.distillation import targets
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DivergedError, InputError
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.metrics import macro_f1
 from emotion_detection.optimization import compile_for, resolve_precision
@@ -42,18 +42,21 @@ class Fitted:
     temperature: float
 
 
-def fit(train: Train, faces: Faces, *, checkpoint: Path, on_epoch: OnEpoch) -> Fitted:
+def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch: OnEpoch) -> Fitted:
     """Teach a network on the train split, steered by val alone; the test split is never looked at.
 
-    After every epoch its state stands under the folder `checkpoint`; called again with the same arguments, training
-    goes on from there as if nothing had happened, and on_epoch is called for the new epochs only.
-    InputError if a split is empty or the loss stops being finite.
+    After every epoch its state stands under the folder `checkpoint`, if there is one; called again with the same
+    arguments, training goes on from there as if nothing had happened, and on_epoch is called for the new epochs only.
+    InputError if a split is empty, DivergedError if the loss stops being finite.
     """
+    keras.utils.clear_session()  # a process that searches trains many networks
     trainer = _Trainer(train, faces)
-    trainer.resume(checkpoint)
+    if checkpoint:
+        trainer.resume(checkpoint)
     while not trainer.finished:
         row = trainer.run_epoch()
-        trainer.save(checkpoint)  # first: an epoch that was told of is never run again
+        if checkpoint:
+            trainer.save(checkpoint)  # first: an epoch that was told of is never run again
         on_epoch(row)
     model, temperature = trainer.best_model()
     return Fitted(model, trainer.history, temperature)
@@ -141,7 +144,7 @@ class _Trainer:
             logs = self._model.train_on_batch(images, wanted, sample_weight=weight, return_dict=True)
             totals += logs["loss"], logs["accuracy"]
             if not np.isfinite(logs["loss"]):
-                raise InputError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
+                raise DivergedError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
             bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         return dict(zip(("loss", "accuracy"), (totals / self._steps).tolist(), strict=True))
 
