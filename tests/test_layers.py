@@ -12,8 +12,8 @@ LAYERS = [
     for names in (
         "labels errors replacing anatomy palette trees workers",
         "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets",
-        "batches architectures optimization figures timelines fer_csv pictures synthetic export distillation canvases "
-        "registry heatmap card space studies study_figures",
+        "batches architectures devices optimization figures timelines fer_csv pictures synthetic export distillation "
+        "canvases registry heatmap card space studies study_figures",
         "formats downloads training pretrained guidance search",
         "recognition trials",
         "following drawing readings",
@@ -39,7 +39,7 @@ WALLS = {
     "grpc": {"studies"},
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},
-    "keras": {"architectures", "export", "optimization", "training"},
+    "keras": {"architectures", "devices", "export", "optimization", "training"},
     "matplotlib": {"figures", "sheets", "study_figures", "timelines"},
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
@@ -52,7 +52,7 @@ WALLS = {
     "scipy": {"calibration", "metrics"},
     "sklearn": {"metrics"},
     "sqlalchemy": {"studies"},
-    "tensorflow": set(),  # Keras alone, so that another backend trains with the same code
+    "tensorflow": {"devices"},  # else Keras alone, so that another backend trains with the same code
     "tf2onnx": set(),  # Keras calls it
 }
 LIGHT = {"numpy", "tqdm", "yaml"}

@@ -70,7 +70,10 @@ def test_a_space_that_train_cannot_take_is_refused(base, given, message):
         ({"dropout": {"low": 0.0, "high": 0.5, "log": True}}, "must lie above 0"),
         ({"batch_size": {"choices": []}}, "at least 1 item"),
         ({"batch_size": {"choices": [64, 64]}}, "a choice twice"),
-        ({"batch_size": {"low": 8, "hihg": 64, "log": False}}, "hihg is not a parameter; allowed here: low, high, log"),
+        (
+            {"batch_size": {"low": 8, "high": 64, "log": False, "step": 8}},
+            "step is not a parameter; allowed here: low, high",
+        ),
         ({"batch_size": {"choices": [2], "log": True}}, "log is not a parameter; allowed here: choices"),
         ({"batch_size": 64}, "should be"),
         ({}, "at least 1 item"),
@@ -122,7 +125,7 @@ def test_a_list_is_kept_as_text_and_a_scalar_as_it_is():
 
 
 def test_the_place_of_settings_in_a_space(base):
-    inside = {"learning_rate": ranged(0.01, 0.2), "widths": Among(choices=([1, 2], list(base.widths)))}
+    inside: space.Space = {"learning_rate": ranged(0.01, 0.2), "widths": Among(choices=([1, 2], list(base.widths)))}
     assert space.place(base, inside) == {"learning_rate": base.learning_rate, "widths": space.text(base.widths)}
     assert space.place(base, {"learning_rate": ranged(0.5, 0.6)}) is None
     assert space.place(base, {"widths": Among(choices=([1, 2],))}) is None

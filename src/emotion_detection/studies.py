@@ -21,9 +21,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from emotion_detection.errors import InputError
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT_S = 5
 # A process that has not been heard of for so long is dead. On this machine its number tells at once (`revive`).
@@ -78,6 +75,8 @@ def _same(theirs: Any, ours: dict[str, Any], name: str) -> None:
 
 
 def _storage(uri: str) -> BaseStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial's end is told by us, in MLflow and in one bar
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if uri.startswith("grpc://"):
         address = make_url(uri)
         proxy = GrpcStorageProxy(host=address.host or "127.0.0.1", port=address.port or 13000)

@@ -24,9 +24,9 @@ COLUMNS = 4  # of slices
 SETTING_IN = 1.5  # width that a setting needs to be read in parallel
 # name of the file -> what draws it
 OPTUNAS: dict[str, Callable[[Study], Any]] = {
-    "history": lambda study: plots.plot_optimization_history(study, target_name=TARGET),
     "curves": plots.plot_intermediate_values,
     "timeline": plots.plot_timeline,
+    "history": lambda study: plots.plot_optimization_history(study, target_name=TARGET),
     "parallel": lambda study: plots.plot_parallel_coordinate(study, target_name=TARGET),
     "importances": lambda study: plots.plot_param_importances(study, target_name=TARGET),
 }
@@ -35,7 +35,8 @@ OPTUNAS: dict[str, Callable[[Study], Any]] = {
 def draw(study: Study, folder: Path) -> list[str]:
     """Write into the folder the figures that the study's trials allow; returns their names."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    names = [*OPTUNAS][: 3 if not complete else 4 if len(complete) == 1 else 5]
+    possible = 2 if not complete else 4 if len(complete) == 1 else 5  # one value tells nothing of importance
+    names = [*OPTUNAS][:possible]
     for name in names:
         with replacing(folder / f"{name}.png") as written:
             _optunas(study, name, written)

@@ -18,6 +18,7 @@ from emotion_detection.batches import augmentation, batches
 from emotion_detection.calibration import fit_temperature
 from emotion_detection.config import Train
 from emotion_detection.dataset import Faces
+from emotion_detection.devices import Devices
 from emotion_detection.distillation import targets
 from emotion_detection.errors import DivergedError, InputError
 from emotion_detection.labels import EMOTIONS
@@ -82,10 +83,13 @@ class _Trainer:
             if not len(part):
                 raise InputError(f"the {split} split has no faces: look at the data and run prepare again")
         self._steps = -(-len(self._taught) // train.batch_size)  # per epoch
-        self._model = build_with(train, precision=resolve_precision(train.precision))
-        compile_for(self._model, train, steps=self._steps * train.epochs)
-        self._model.optimizer.build(self._model.trainable_variables)
+        self._devices = Devices()
+        with self._devices.scope():
+            self._model = build_with(train, precision=resolve_precision(train.precision))
+            compile_for(self._model, train, steps=self._steps * train.epochs)
+            self._model.optimizer.build(self._model.trainable_variables)
         self._targets = targets(train.distil, self._taught)
+        self._devices.prepare(self._model, self._taught.images[:2, ..., np.newaxis], self._targets[:2])
         self._class_weight = _class_weight(self._taught.labels) if train.class_weight == "balanced" else None
         self._best: list[NDArray[np.float32]] = []
         self.history: list[Epoch] = []
@@ -141,7 +145,10 @@ class _Trainer:
         for images, wanted in bar:
             weight = None if self._class_weight is None else wanted @ self._class_weight
             self._model.reset_metrics()  # Keras before 3.15 goes on averaging
-            logs = self._model.train_on_batch(images, wanted, sample_weight=weight, return_dict=True)
+            share = self._devices.shares
+            logs = self._model.train_on_batch(
+                share(images), share(wanted), sample_weight=share(weight), return_dict=True
+            )
             totals += logs["loss"], logs["accuracy"]
             if not np.isfinite(logs["loss"]):
                 raise DivergedError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
@@ -199,8 +206,9 @@ class _Trainer:
 
 
 def _predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    starts = range(0, len(images), PREDICTED_AT_ONCE)
-    return np.concatenate([model.predict_on_batch(images[at : at + PREDICTED_AT_ONCE]) for at in starts])
+    parts = [images[at : at + PREDICTED_AT_ONCE] for at in range(0, len(images), PREDICTED_AT_ONCE)]
+    # Each of several devices answers for the whole part, one after the other.
+    return np.concatenate([model.predict_on_batch(part)[: len(part)] for part in parts])
 
 
 def _states(checkpoint: Path) -> list[Path]:

@@ -7,7 +7,16 @@ import json
 import shutil
 from pathlib import Path
 
-from emotion_detection import architectures, batches, calibration, distillation, optimization, tracking, training
+from emotion_detection import (
+    architectures,
+    batches,
+    calibration,
+    devices,
+    distillation,
+    optimization,
+    tracking,
+    training,
+)
 from emotion_detection.config import load_params
 from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
@@ -19,7 +28,7 @@ from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
 
 # Those that decide what a training gives.
-MODULES = (architectures, batches, calibration, distillation, optimization, training)
+MODULES = (architectures, batches, calibration, devices, distillation, optimization, training)
 
 
 def main() -> None:

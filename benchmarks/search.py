@@ -1,0 +1,165 @@
+"""The search of `make tune` against random draws and against the settings in params.yaml, at equal compute.
+
+    python benchmarks/search.py --faces build/faces.npz --out build/search [--share 0.25] [--budget 90] [--seeds 1 2 3]
+
+Compute is counted in image passes: faces of the train split that went through a training step. In every arm an
+attempt trains for tune.epochs: `hand` makes one, with params.yaml as it is; `random` draws from tune.space and prunes
+nothing; `search` is what `make tune` does. A table and a PNG of the best val macro-F1 of finished attempts over image
+passes. The curves of the random attempts are then played to every pruner, in many orders: how much each saves, and what
+it finds for the same compute. Goes on where it was stopped. --share takes that part of the training faces.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from emotion_detection import guidance, space, studies
+from emotion_detection.config import Params, Tune, load_params
+from emotion_detection.dataset import TRAIN, Faces, load
+from emotion_detection.errors import DivergedError
+from emotion_detection.training import fit
+
+PRUNERS = ("none", "median", "halving", "hyperband")
+ORDERS = 40  # in which the recorded curves are played
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=0.25, help="of the training faces")
+    parser.add_argument("--budget", type=int, default=90, help="epochs an arm may spend")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only-report", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    params, faces = load_params(arguments.params), thinned(load(arguments.faces), arguments.share)
+    passes = len(faces.of("train"))
+    storage = f"sqlite:///{arguments.out.resolve() / 'studies.db'}"
+    found: dict[str, list[list[FrozenTrial]]] = {"hand": [], "random": [], "search": []}
+    for seed in arguments.seeds:
+        for arm, done in found.items():
+            budget = 0 if arguments.only_report else arguments.budget
+            done.append(attempts(arm, seed, params, faces, storage, budget))
+    report(found, passes, arguments.budget, arguments.out / "search.png")
+    replay([trial for done in found["random"] for trial in done], params.tune, arguments.budget)
+
+
+def thinned(faces: Faces, share: float) -> Faces:
+    """The faces with that share of the train split, drawn once."""
+    kept = np.random.default_rng(0).random(len(faces)) < share
+    return faces[kept | (faces.splits != TRAIN)]
+
+
+def attempts(arm: str, seed: int, params: Params, faces: Faces, storage: str, budget: int) -> list[FrozenTrial]:
+    """Run an arm until its epochs are spent, or go on with it; its finished attempts in their order."""
+    own = {"seed": seed} if arm == "search" else {"seed": seed, "sampler": "random", "pruner": "none"}
+    tune = params.tune.model_copy(update=own)
+    base = params.train.model_copy(update={"seed": seed})
+    known = [place] if arm != "random" and (place := space.place(params.train, tune.space)) else []
+    name, about = f"{arm}-{seed}", {"train": base.model_dump(mode="json"), "faces": len(faces)}
+    studies.open_study(storage, name, about)
+    study = studies.join(storage, name, guidance.Guided(tune, known), guidance.pruner(tune))
+    studies.revive(study)
+
+    def spent() -> bool:
+        epochs = sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
+        return epochs >= (min(budget, tune.epochs) if arm == "hand" else budget)
+
+    studies.work(study, attempt(base, tune, faces), trials=10_000, asked=spent)
+    return [trial for trial in study.get_trials() if trial.state in studies.FINISHED]
+
+
+def attempt(base: space.Train, tune: Tune, faces: Faces) -> Callable[[Trial], float]:
+    def run(trial: Trial) -> float:
+        train = space.settings(base, guidance.suggest(trial, tune.space), epochs=tune.epochs)
+
+        def on_epoch(row: dict[str, float]) -> None:
+            trial.report(row["val_macro_f1"], int(row["epoch"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            history = fit(train, faces, on_epoch=on_epoch).history
+        except DivergedError as error:
+            raise optuna.TrialPruned from error
+        return max(row["val_macro_f1"] for row in history)
+
+    return run
+
+
+def best_over_epochs(trials: Sequence[FrozenTrial]) -> tuple[list[int], list[float]]:
+    """Epochs spent when an attempt ended, and the best complete value until then; from the first complete one on."""
+    at, best = [], []
+    spent, value = 0, float("-inf")
+    for trial in trials:
+        spent += len(trial.intermediate_values)
+        if trial.state == TrialState.COMPLETE:
+            value = max(value, trial.values[0])
+        if np.isfinite(value):
+            at.append(spent)
+            best.append(value)
+    return at, best
+
+
+def report(found: dict[str, list[list[FrozenTrial]]], passes: int, budget: int, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    print(f"{passes} image passes an epoch, {budget * passes:,} an arm")
+    print(f"{'arm':10}{'attempts':>10}{'pruned':>8}{'epochs':>8}  best val macro-F1 of each seed")
+    for (arm, done), colour in zip(found.items(), ("#8A8A8A", "#E69F00", "#0072B2"), strict=True):
+        for number, trials in enumerate(done):
+            at, best = best_over_epochs(trials)
+            x = [epochs * passes / 1e6 for epochs in [*at, max(budget, at[-1])]]
+            label = arm if number == 0 else None
+            axes.step(x, [*best, best[-1]], where="post", color=colour, label=label, linewidth=1.6)
+        tried = [trial for trials in done for trial in trials]
+        pruned = sum(trial.state == TrialState.PRUNED for trial in tried)
+        epochs = sum(len(trial.intermediate_values) for trial in tried)
+        values = " ".join(f"{best_over_epochs(trials)[1][-1]:.3f}" for trials in done)
+        print(f"{arm:10}{len(tried):10}{pruned:8}{epochs:8}  {values}")
+    axes.set_xlabel("image passes, millions")
+    axes.set_ylabel("best val macro-F1 so far")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E6E6E6")
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def replay(trials: Sequence[FrozenTrial], tune: Tune, budget: int) -> None:
+    """Play whole curves to each pruner: epochs saved over all of them, and the best found within the budget."""
+    curves = [[*trial.intermediate_values.values()] for trial in trials if trial.state == TrialState.COMPLETE]
+    print(f"\n{len(curves)} whole curves, played in {ORDERS} orders")
+    print(f"{'pruner':10}{'epochs saved':>14}{'finds the best':>16}{f'best in {budget} epochs':>20}")
+    for name in PRUNERS:
+        played = [play(curves, tune.model_copy(update={"pruner": name}), budget, order) for order in range(ORDERS)]
+        saved, hit, best = (mean(values) for values in zip(*played, strict=True))
+        print(f"{name:10}{saved:14.0%}{hit:16.0%}{best:20.3f}")
+
+
+def play(curves: list[list[float]], tune: Tune, budget: int, order: int) -> tuple[float, bool, float]:
+    """(share of epochs saved, whether the best curve was let through, best value within the budget) of one order."""
+    study = optuna.create_study(study_name=f"order-{order}", direction="maximize", pruner=guidance.pruner(tune))
+    spent, best, in_budget = 0, 0.0, 0.0
+    for row in np.random.default_rng(order).permutation(len(curves)):
+        trial, pruned = study.ask(), False
+        for epoch, value in enumerate(curves[row], 1):
+            trial.report(value, epoch)
+            spent += 1
+            if pruned := trial.should_prune() and epoch < len(curves[row]):
+                break
+        study.tell(trial, None if pruned else max(curves[row]), state=TrialState.PRUNED if pruned else None)
+        best = max(best, 0 if pruned else max(curves[row]))
+        in_budget = best if spent <= budget else in_budget
+    whole = sum(map(len, curves))
+    return 1 - spent / whole, best == max(map(max, curves)), in_budget
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from emotion_detection import study_figures
+
+SPACE = {
+    "learning_rate": FloatDistribution(0.01, 0.3, log=True),
+    "dropout": FloatDistribution(0, 0.5),
+    "widths": CategoricalDistribution(["[8, 16]", "[16, 32]", "[32, 64]"]),
+    "batch_size": CategoricalDistribution([64, 128]),
+    "augment.shift": FloatDistribution(0, 0.1),
+}
+ALL = {"history", "curves", "timeline", "parallel", "importances", "slices"}
+
+
+def study(complete: int, pruned: int = 0) -> optuna.Study:
+    made = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(complete + pruned):
+        trial = made.ask(SPACE)
+        trial.report(0.1, 1)
+        if number < complete:
+            made.tell(trial, trial.params["dropout"])
+        else:
+            made.tell(trial, state=TrialState.PRUNED)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("complete", "pruned", "expected"),
+    [
+        (5, 2, ALL),
+        (1, 0, ALL - {"importances"}),
+        (0, 2, {"curves", "timeline"}),
+    ],
+)
+def test_the_figures_that_the_trials_allow(tmp_path, complete, pruned, expected):
+    names = study_figures.draw(study(complete, pruned), tmp_path)
+    assert set(names) == expected == {path.stem for path in tmp_path.iterdir()}
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def test_a_study_without_a_trial_has_little_to_show(tmp_path):
+    assert set(study_figures.draw(study(0), tmp_path)) == {"curves", "timeline"}
+
+
+def test_trials_of_an_earlier_space_do_not_break_the_slices(tmp_path):
+    made = study(3)
+    made.add_trial(create_trial(params={"dropout": 0.1}, distributions={"dropout": SPACE["dropout"]}, value=0.3))
+    study_figures.slices(made.get_trials(), tmp_path / "slices.png")
+    assert (tmp_path / "slices.png").exists()
+
+
+def test_drawing_leaves_the_style_of_other_figures_alone(tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    study_figures.draw(study(2), tmp_path)
+    assert {key for key, value in matplotlib.rcParams.items() if before[key] != value} <= {"backend"}
