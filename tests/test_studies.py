@@ -175,4 +175,5 @@ def test_an_attribute_that_never_comes_is_not_waited_for_long(uri):
 
 def test_a_password_is_not_shown():
     assert studies.shown("postgresql://me:secret@host:5432/base") == "postgresql://me:***@host:5432/base"
+    assert studies.shown("me:secret@just words") == "just words"
     assert studies.shown("sqlite:////a/b.db") == "sqlite:////a/b.db"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,9 @@ def runs() -> tuple[Any, list[Any]]:
 
 def kill(*processes: psutil.Process) -> None:
     for process in processes:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with suppress(psutil.NoSuchProcess):  # a worker may have noticed that the one that began it is gone
+            process.kill()
+            process.wait()
 
 
 def test_a_search_leaves_runs_figures_and_a_recipe(project):
@@ -360,6 +362,18 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(project, st
 def test_a_folder_that_cannot_be_made_is_named(project):
     (project / "tuning").write_text("a file")
     assert "tuning cannot be made" in refused(project)
+
+
+def test_a_result_that_cannot_be_written_costs_no_trial(project):
+    configure(project, trials=1)
+    (project / "tuning" / "best.yaml" / "in the way").mkdir(parents=True)
+    printed = search(project, status=1)
+    assert "best.yaml cannot be written" in printed
+    assert "no trial is lost" in printed
+    shutil.rmtree(project / "tuning" / "best.yaml")
+    search(project)
+    assert (project / "tuning" / "best.yaml").is_file()
+    assert states(trials(project)) == {"COMPLETE": 1}
 
 
 def test_what_is_not_prepared_yet_is_asked_for(project):

@@ -11,13 +11,14 @@ from typing import Any
 import grpc
 import optuna
 import psutil
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from emotion_detection.errors import InputError
 
@@ -27,7 +28,6 @@ HEARTBEAT_S = 5
 GRACE_S = 60
 LOCKED_S = 60  # how long another process may keep a sqlite file locked
 TRIES = 5  # workers that make the tables of an empty database at the same moment get in each other's way
-RETRY = RetryHeartbeatStaleTrialCallback()
 
 
 class SurplusError(Exception):
@@ -43,7 +43,7 @@ def open_study(uri: str, name: str, about: dict[str, Any]) -> tuple[Study, bool]
         storage = _storage(uri)
         try:
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-        except optuna.exceptions.DuplicatedStudyError:
+        except DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=name)
             _same(wait_for(study, "about"), about, name)
             return study, False
@@ -76,7 +76,7 @@ def _same(theirs: Any, ours: dict[str, Any], name: str) -> None:
 
 def _storage(uri: str) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial's end is told by us, in MLflow and in one bar
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
     if uri.startswith("grpc://"):
         address = make_url(uri)
         proxy = GrpcStorageProxy(host=address.host or "127.0.0.1", port=address.port or 13000)
@@ -93,7 +93,7 @@ def _storage(uri: str) -> BaseStorage:
                 engine_kwargs={"connect_args": timeout},
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
-                heartbeat_stale_trial_callback=RETRY,
+                heartbeat_stale_trial_callback=_again,
             )
         except SQLAlchemyError:
             if tried == TRIES:
@@ -107,7 +107,7 @@ def answering(uri: str) -> Iterator[None]:
     """Turn what storages raise into the one sentence a person needs."""
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, grpc.RpcError, OSError, ImportError) as error:
+    except (SQLAlchemyError, StorageInternalError, grpc.RpcError, ConnectionError, ImportError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
         raise InputError(
             f"the storage {shown(uri)} cannot be used ({reason}); nothing is lost: "
@@ -117,7 +117,10 @@ def answering(uri: str) -> Iterator[None]:
 
 def shown(uri: str) -> str:
     """A storage's address without its password."""
-    return make_url(uri).render_as_string(hide_password=True)
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri.rpartition("@")[2]
 
 
 def revive(study: Study) -> None:
@@ -127,9 +130,13 @@ def revive(study: Study) -> None:
         if _dead(trial):
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            except (ValueError, UpdateFinishedTrialError):
                 continue  # somebody else has just done it
-            RETRY(study, study.get_trials()[trial.number])
+            _again(study, study.get_trials()[trial.number])
+
+
+def _again(study: Study, trial: FrozenTrial) -> None:
+    RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
 def _dead(trial: FrozenTrial) -> bool:

@@ -54,6 +54,11 @@ def tune(given: argparse.Namespace) -> None:
                     study.set_user_attr("run_id", run.id)
                 _search(study, params, run, storage, given)
                 report(study, run, _folder(given.out))
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or given.out} cannot be written ({error.strerror}): make room or name another folder "
+                "with --out; no trial is lost, and the same command goes on"
+            ) from error
         finally:
             settle(study)
 
