@@ -26,6 +26,7 @@ from emotion_detection.errors import DivergedError
 from emotion_detection.training import fit
 
 PRUNERS = ("none", "median", "halving", "hyperband")
+ARMS = ("hand", "random", "search")
 ORDERS = 40  # in which the recorded curves are played
 
 
@@ -37,17 +38,19 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.25, help="of the training faces")
     parser.add_argument("--budget", type=int, default=90, help="epochs an arm may spend")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only-report", action="store_true", help="train nothing")
+    parser.add_argument("--arms", nargs="*", default=ARMS, choices=ARMS, help="to train now; the table tells of all")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     params, faces = load_params(arguments.params), thinned(load(arguments.faces), arguments.share)
     passes = len(faces.of("train"))
     storage = f"sqlite:///{arguments.out.resolve() / 'studies.db'}"
-    found: dict[str, list[list[FrozenTrial]]] = {"hand": [], "random": [], "search": []}
+    found: dict[str, list[list[FrozenTrial]]] = {arm: [] for arm in ARMS}
     for seed in arguments.seeds:
         for arm, done in found.items():
-            budget = 0 if arguments.only_report else arguments.budget
+            budget = arguments.budget if arm in arguments.arms else 0
             done.append(attempts(arm, seed, params, faces, storage, budget))
+    if not all(trials for done in found.values() for trials in done):
+        return  # another process trains the other arms
     report(found, passes, arguments.budget, arguments.out / "search.png")
     replay([trial for done in found["random"] for trial in done], params.tune, arguments.budget)
 
