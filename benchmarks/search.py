@@ -86,7 +86,7 @@ def attempt(base: space.Train, tune: Tune, faces: Faces) -> Callable[[Trial], fl
 
         def on_epoch(row: dict[str, float]) -> None:
             trial.report(row["val_macro_f1"], int(row["epoch"]))
-            if trial.should_prune():
+            if row["epoch"] < train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
         try:
@@ -155,7 +155,7 @@ def play(curves: list[list[float]], tune: Tune, budget: int, order: int) -> tupl
         for epoch, value in enumerate(curves[row], 1):
             trial.report(value, epoch)
             spent += 1
-            if pruned := trial.should_prune() and epoch < len(curves[row]):
+            if pruned := epoch < len(curves[row]) and trial.should_prune():
                 break
         study.tell(trial, None if pruned else max(curves[row]), state=TrialState.PRUNED if pruned else None)
         best = max(best, 0 if pruned else max(curves[row]))

@@ -188,7 +188,8 @@ def test_hopeless_trials_are_pruned_and_say_so(project):
     found = trials(project)
     assert sum(states(found).values()) == 6
     assert states(found)["PRUNED"] >= 1
-    assert min(len(trial.intermediate_values) for trial in found if trial.state.name == "PRUNED") < 9
+    # Nothing is given up after its last epoch: it has a value then.
+    assert max(len(trial.intermediate_values) for trial in found if trial.state.name == "PRUNED") < 9
     _, children = runs()
     assert {run.info.status for run in children} == {"FINISHED"}
     assert Counter(run.data.tags["trial_state"] for run in children) == states(found)

@@ -3,9 +3,11 @@
 import os
 import platform
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import grpc
@@ -144,7 +146,7 @@ def _dead(trial: FrozenTrial) -> bool:
     if worker is None:  # killed between its first two breaths
         began = trial.datetime_start
         return began is not None and time.time() - began.timestamp() > GRACE_S
-    if worker["host"] != platform.node():
+    if worker["host"] != _here():
         return False
     try:  # a number may be given again, but hardly in the same second
         return abs(psutil.Process(worker["pid"]).create_time() - worker["began"]) > 1
@@ -154,7 +156,15 @@ def _dead(trial: FrozenTrial) -> bool:
 
 def this_process() -> dict[str, Any]:
     """What tells this process from all others."""
-    return {"host": platform.node(), "pid": os.getpid(), "began": psutil.Process().create_time()}
+    return {"host": _here(), "pid": os.getpid(), "began": psutil.Process().create_time()}
+
+
+@cache
+def _here() -> str:
+    """Where a process number means something: two machines may have one name, and a machine several containers."""
+    with suppress(OSError):  # only Linux knows the last part
+        return f"{platform.node()} {uuid.getnode():x} {os.readlink('/proc/self/ns/pid')}"
+    return f"{platform.node()} {uuid.getnode():x}"
 
 
 def work(study: Study, objective: Callable[[Trial], float], *, trials: int, asked: Callable[[], bool]) -> None:

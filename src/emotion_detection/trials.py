@@ -73,7 +73,7 @@ def _fit(trial: Trial, train: Train, faces: Faces, run: tracking.Run, history: l
         history.append(row)
         run.log_epoch(row)
         trial.report(row["val_macro_f1"], int(row["epoch"]))
-        if trial.should_prune():
+        if row["epoch"] < train.epochs and trial.should_prune():  # what is whole has a value
             raise TrialPruned
 
     try:
