@@ -56,8 +56,8 @@ def tune(given: argparse.Namespace) -> None:
                 report(study, run, _folder(given.out))
         except OSError as error:
             raise InputError(
-                f"{error.filename or given.out} cannot be written ({error.strerror}): make room or name another folder "
-                "with --out; no trial is lost, and the same command goes on"
+                f"{error.filename or given.out} cannot be written ({error.strerror}): free some space or name another "
+                "folder with --out; no trial is lost, and the same command goes on"
             ) from error
         finally:
             settle(study)
