@@ -198,7 +198,7 @@ def test_balanced_weights_help_the_rare_emotion(tiny, plain, tmp_path):
     labels = np.array([3] * 12 + [4] * 2 + [3, 4], np.uint8)
     splits = np.array([0] * 14 + [1] * 2, np.uint8)
     faces = Faces(np.full((16, 48, 48), 90, np.uint8), labels, splits, np.zeros(16, bool))
-    update = {**STILL, "augment": plain, "batch_size": 14, "epochs": 40, "patience": 40, "learning_rate": 0.2}
+    update = {**STILL, "augment": plain, "batch_size": 14, "epochs": 100, "patience": 100, "learning_rate": 0.2}
     rare = {}
     for weight in ("none", "balanced"):
         train = tiny.model_copy(update={**update, "class_weight": weight})

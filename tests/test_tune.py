@@ -31,8 +31,10 @@ SPACE = {
     "dropout": {"low": 0.0, "high": 0.5, "log": False},
     "widths": {"choices": [[4], [6]]},
 }
-LONG = 400  # epochs: a trial that is still at work whenever somebody kills it
-PATIENCE_S = 180
+# Epochs of a trial that is still at work when somebody looks for it, a dozen or two a second on idle cores.
+BUSY = 60
+LONG = 1000  # and of one that nobody waits for
+PATIENCE_S = 400
 FIGURES = {f"{name}.png" for name in ("history", "curves", "timeline", "parallel", "importances", "slices")}
 
 
@@ -222,7 +224,7 @@ def stop(project: Path, command: psutil.Popen) -> None:
 
 @pytest.mark.parametrize("killed", ["a worker", "all"])
 def test_after_a_kill_the_count_is_exact_and_every_run_has_an_end(project, killed):
-    configure(project, trials=3, epochs=12)
+    configure(project, trials=3, epochs=BUSY)
     command = begin(project, "--workers", "2")
     until(lambda: len(at_work(project)) == 2, "two workers at work")
     victims = at_work(project)
@@ -245,7 +247,7 @@ def test_after_a_kill_the_count_is_exact_and_every_run_has_an_end(project, kille
 
 
 def test_ctrl_c_ends_after_the_running_trial_and_the_same_command_goes_on(project):
-    configure(project, trials=4, epochs=12)
+    configure(project, trials=3, epochs=BUSY)
     command = begin(project)
     until(lambda: at_work(project), "a worker at work")
     command.send_signal(signal.SIGINT)
@@ -254,10 +256,10 @@ def test_ctrl_c_ends_after_the_running_trial_and_the_same_command_goes_on(projec
     assert "finishing the running trials" in printed
     done = states(trials(project))
     assert set(done) == {"COMPLETE"}
-    assert done["COMPLETE"] < 4
+    assert done["COMPLETE"] < 3
     assert runs()[0].info.status == "FINISHED"
     search(project)
-    assert states(trials(project)) == {"COMPLETE": 4}
+    assert states(trials(project)) == {"COMPLETE": 3}
 
 
 def test_no_trial_begins_after_the_minutes_are_over(project):
@@ -323,9 +325,9 @@ def test_three_commands_at_once_on_an_empty_database(project, request, storage):
 
 
 def refused(project: Path, *more: str) -> str:
-    before = sorted(path.name for path in project.iterdir())
+    before = {path.name for path in project.iterdir()}
     printed = search(project, *more, status=1)
-    assert sorted(path.name for path in project.iterdir() if path.name != "tuning") == before
+    assert {path.name for path in project.iterdir()} <= before | {"tuning"}
     assert printed.startswith("error: ")
     assert len(printed.strip().splitlines()) == 1, printed
     return printed
