@@ -5,8 +5,9 @@
 Compute is counted in image passes: faces of the train split that went through a training step. In every arm an
 attempt trains for tune.epochs: `hand` makes one, with params.yaml as it is; `random` draws from tune.space and prunes
 nothing; `search` is what `make tune` does. A table and a PNG of the best val macro-F1 of finished attempts over image
-passes. The curves of the random attempts are then played to every pruner, in many orders: how much each saves, and what
-it finds for the same compute. Goes on where it was stopped. --share takes that part of the training faces.
+passes. All whole curves are then played to every pruner, in many orders: how much each saves, and what it finds for the
+same compute; and how well the order of the attempts after each epoch foretells the last one. Goes on where it was
+stopped. --share takes that part of the training faces.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+from scipy.stats import spearmanr
 
 from emotion_detection import guidance, space, studies
 from emotion_detection.config import Params, Tune, load_params
@@ -52,7 +54,7 @@ def main() -> None:
     if not all(trials for done in found.values() for trials in done):
         return  # another process trains the other arms
     report(found, passes, arguments.budget, arguments.out / "search.png")
-    replay([trial for done in found["random"] for trial in done], params.tune, arguments.budget)
+    replay([trial for arm in found.values() for done in arm for trial in done], params.tune, arguments.budget)
 
 
 def thinned(faces: Faces, share: float) -> Faces:
@@ -116,12 +118,14 @@ def report(found: dict[str, list[list[FrozenTrial]]], passes: int, budget: int, 
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     print(f"{passes} image passes an epoch, {budget * passes:,} an arm")
     print(f"{'arm':10}{'attempts':>10}{'pruned':>8}{'epochs':>8}  best val macro-F1 of each seed")
-    for (arm, done), colour in zip(found.items(), ("#8A8A8A", "#E69F00", "#0072B2"), strict=True):
+    for (arm, done), colour in zip(found.items(), ("#000000", "#E69F00", "#0072B2"), strict=True):
         for number, trials in enumerate(done):
             at, best = best_over_epochs(trials)
             x = [epochs * passes / 1e6 for epochs in [*at, max(budget, at[-1])]]
             label = arm if number == 0 else None
-            axes.step(x, [*best, best[-1]], where="post", color=colour, label=label, linewidth=1.6)
+            # Dashed and on top: the search begins with the hand's attempt, and may never better it.
+            style = {"linestyle": "--", "zorder": 3} if arm == "hand" else {"zorder": 2}
+            axes.step(x, [*best, best[-1]], where="post", color=colour, label=label, linewidth=1.8, **style)
         tried = [trial for trials in done for trial in trials]
         pruned = sum(trial.state == TrialState.PRUNED for trial in tried)
         epochs = sum(len(trial.intermediate_values) for trial in tried)
@@ -137,8 +141,12 @@ def report(found: dict[str, list[list[FrozenTrial]]], passes: int, budget: int, 
 
 def replay(trials: Sequence[FrozenTrial], tune: Tune, budget: int) -> None:
     """Play whole curves to each pruner: epochs saved over all of them, and the best found within the budget."""
-    curves = [[*trial.intermediate_values.values()] for trial in trials if trial.state == TrialState.COMPLETE]
-    print(f"\n{len(curves)} whole curves, played in {ORDERS} orders")
+    played_out = {tuple(trial.intermediate_values.values()) for trial in trials}
+    curves = sorted(list(curve) for curve in played_out if len(curve) == tune.epochs)
+    print(f"\n{len(curves)} different whole curves, played in {ORDERS} orders")
+    final = [max(curve) for curve in curves]
+    ranks = (spearmanr([curve[epoch] for curve in curves], final).statistic for epoch in range(tune.epochs))
+    print("rank correlation of each epoch with the best:", " ".join(f"{rank:.2f}" for rank in ranks))
     print(f"{'pruner':10}{'epochs saved':>14}{'finds the best':>16}{f'best in {budget} epochs':>20}")
     for name in PRUNERS:
         played = [play(curves, tune.model_copy(update={"pruner": name}), budget, order) for order in range(ORDERS)]
