@@ -87,6 +87,8 @@ def counted(path: Path) -> tuple[int, int]:
     """Parameters, and multiplications with additions for one face, of convolutions and dense layers."""
     graph = shape_inference.infer_shapes(onnx.load(path)).graph
     weights = {one.name: list(one.dims) for one in graph.initializer}
+    halves = (node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights)
+    weights |= {node.output[0]: weights[node.input[0]] for node in halves}
     shapes = {
         value.name: [size.dim_value or 1 for size in value.type.tensor_type.shape.dim] for value in graph.value_info
     }
@@ -98,7 +100,8 @@ def counted(path: Path) -> tuple[int, int]:
             macs += places * int(np.prod(known))
         elif node.op_type in ("MatMul", "Gemm") and known:
             macs += int(np.prod(known))
-    learnt = (one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT)  # the others are shapes
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    learnt = (one for one in graph.initializer if one.data_type in floats)  # the others are shapes
     return sum(int(np.prod(one.dims)) for one in learnt), macs
 
 

@@ -11,7 +11,7 @@ from tests.onnx_files import write_linear
 
 from emotion_detection.architectures import NETWORKS
 from emotion_detection.calibration import at_temperature
-from emotion_detection.export import TOLERANCE, export_onnx
+from emotion_detection.export import HALF_TOLERANCE, TOLERANCE, export_onnx
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.training import build_with, fit
@@ -49,8 +49,9 @@ def test_every_network_computes_the_same_as_onnx(architecture, params, drawn, tm
     expected = model.predict_on_batch(drawn.images[..., None])
     assert np.ptp(expected, axis=0).max() > 1e-3  # else every graph would do
     classifier = EmotionClassifier(tmp_path / "model.onnx")
-    np.testing.assert_allclose(classifier.probabilities(drawn.images), expected, atol=1e-4)
-    np.testing.assert_allclose(classifier.probabilities(drawn.images[:1]), expected[:1], atol=1e-4)
+    # The graph itself was compared above; the file's weights have three digits.
+    np.testing.assert_allclose(classifier.probabilities(drawn.images), expected, atol=HALF_TOLERANCE)
+    np.testing.assert_allclose(classifier.probabilities(drawn.images[:1]), expected[:1], atol=HALF_TOLERANCE)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     (labels,) = [entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props if entry.key == "labels"]
     assert json.loads(labels) == list(EMOTIONS)
@@ -65,6 +66,23 @@ def test_a_model_taught_in_bfloat16_is_exported_in_float32(params, drawn, tmp_pa
     assert onnx.TensorProto.BFLOAT16 not in types
 
 
+def test_the_file_holds_its_kernels_in_half_the_bytes(params, tmp_path):
+    model = build_with(params.train.model_copy(update={"architecture": "fer_resnet"}), precision="float32")
+    export_onnx(model, tmp_path / "model.onnx")
+    kernels = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.dims) > 1]
+    held = {one.data_type for one in kernels if one.data_type != onnx.TensorProto.INT64}
+    assert held == {onnx.TensorProto.FLOAT16}
+    assert (tmp_path / "model.onnx").stat().st_size < 2.2 * model.count_params()
+
+
+def test_a_weight_beyond_half_precision_is_refused(tmp_path):
+    """It would be infinite in the file."""
+    far = {"weight": 1e10}
+    answer = EmotionClassifier(write_linear(tmp_path / "far.onnx", **far)).probabilities
+    with pytest.raises(ArithmeticError, match="would differ"):
+        export_onnx(Linear(far, answer), tmp_path / "model.onnx")
+
+
 def test_the_file_tells_what_it_is_and_computes_with_its_temperature(params, drawn, tmp_path):
     train = params.train.model_copy(update={"architecture": "fer_resnet", "widths": (8,), "blocks": (1,)})
     raw, warm = (build_with(train, precision="float32", temperature=t) for t in (1.0, 1.7))
@@ -73,7 +91,7 @@ def test_the_file_tells_what_it_is_and_computes_with_its_temperature(params, dra
     classifier = EmotionClassifier(tmp_path / "model.onnx")
     assert classifier.about == {"labels": json.dumps(EMOTIONS), "input_size": "48", **about}
     expected = at_temperature(raw.predict_on_batch(drawn.images[..., None]), classifier.temperature)
-    np.testing.assert_allclose(classifier.probabilities(drawn.images), expected, atol=1e-5)
+    np.testing.assert_allclose(classifier.probabilities(drawn.images), expected, atol=1e-3)
 
 
 class Linear:

@@ -64,7 +64,9 @@ def _dense(graph: onnx.ModelProto, after: list[onnx.NodeProto]) -> tuple[NDArray
 
     Of mini_xception's last convolution the features are the logits already: identity and 0.
     """
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer}
+    constants = {one.name: numpy_helper.to_array(one).astype(np.float32) for one in graph.graph.initializer}
+    halves = (node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] in constants)
+    constants |= {node.output[0]: constants[node.input[0]] for node in halves}  # the exporter's float16 weights
     weights: NDArray[np.float32] = np.eye(len(EMOTIONS), dtype=np.float32)
     bias: NDArray[np.float32] = np.zeros(len(EMOTIONS), np.float32)
     for node in after:
