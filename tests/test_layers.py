@@ -10,8 +10,9 @@ STAGES = "adopt data draw_sample prepare train tune teach evaluate register ship
 LAYERS = [
     set(names.split())
     for names in (
-        "labels errors replacing anatomy palette trees workers",
-        "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets",
+        "labels errors replacing anatomy palette trees workers addresses",
+        "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets "
+        "storages",
         "batches architectures devices optimization figures timelines fer_csv pictures synthetic export distillation "
         "canvases registry heatmap card space studies study_figures",
         "formats downloads training pretrained guidance search",
@@ -36,7 +37,7 @@ WALLS = {
         "sources",
         "synthetic",
     },
-    "grpc": {"studies"},
+    "grpc": {"storages"},
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},
     "keras": {"architectures", "devices", "export", "optimization", "training"},
@@ -44,14 +45,14 @@ WALLS = {
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
     "onnxruntime": {"heatmap", "inference"},
-    "optuna": {"guidance", "search", "studies", "study_figures", "trials"},
+    "optuna": {"guidance", "search", "storages", "studies", "study_figures", "trials"},
     "psutil": {"studies"},
     "pyarrow": {"pictures", "readings"},
     "pydantic": {"config", "space"},
     "ruamel": {"stages.adopt"},
     "scipy": {"calibration", "metrics"},
     "sklearn": {"metrics"},
-    "sqlalchemy": {"studies"},
+    "sqlalchemy": {"addresses", "storages"},
     "tensorflow": {"devices"},  # else Keras alone, so that another backend trains with the same code
     "tf2onnx": set(),  # Keras calls it
 }

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import Trial, TrialState
 
@@ -71,6 +72,47 @@ def test_a_pruned_trial_counts_and_what_a_trial_raises_is_not_lost(uri):
         studies.work(study, breaks, trials=2, asked=never)
     studies.work(study, objective, trials=2, asked=never)
     assert states(study) == ["PRUNED", "FAIL", "COMPLETE"]
+    assert study.get_trials()[2].system_attrs["failed_trial"] == 1  # tried again
+
+
+def test_settings_that_always_break_are_given_up(uri):
+    def breaks(_: Trial) -> float:
+        raise MemoryError
+
+    study = opened(uri)
+    for _ in range(studies.RETRIES + 1):
+        with pytest.raises(MemoryError):
+            studies.work(study, breaks, trials=1, asked=never)
+    assert states(study) == ["FAIL"] * (studies.RETRIES + 1)  # none waits
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on_with_another_trial(uri):
+    study = opened(uri)
+
+    def given_up(trial: Trial) -> float:
+        if trial.number < 2:
+            studies._lose(opened(uri), trial.number)
+        if trial.number == 1:
+            trial.report(0.5, 1)
+        return objective(trial)
+
+    studies.work(study, given_up, trials=1, asked=never)
+    assert states(study) == ["FAIL", "FAIL", "COMPLETE"]
+
+
+def test_a_running_trial_gives_signs_of_life(uri, monkeypatch):
+    monkeypatch.setattr(studies, "BEAT_S", 0.05)
+
+    def waits(trial: Trial) -> float:
+        end = time.monotonic() + 30
+        while opened(uri).get_trials()[trial.number].user_attrs.get("beat", 0) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return 0.0
+
+    study = opened(uri)
+    studies.work(study, waits, trials=1, asked=never)
+    assert states(study) == ["COMPLETE"]
 
 
 def test_nothing_begins_once_it_is_asked_to_stop(uri):
@@ -102,6 +144,25 @@ def test_many_workers_at_once_run_no_trial_too_many(uri):
     assert {trial.state.name for trial in found[9:]} <= {"COMPLETE", "FAIL"}
 
 
+def test_no_two_processes_take_one_waiting_trial(uri):
+    study = opened(uri)
+    for x in range(30):
+        study.enqueue_trial({"x": x / 30})
+    taken: list[int] = []
+
+    def take() -> None:
+        own = opened(uri)
+        for _ in range(10):
+            taken.append(own.ask().number)
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(30))
+
+
 def begun(study: studies.Study, worker: dict[str, Any]) -> Trial:
     trial = study.ask()
     objective(trial)
@@ -119,9 +180,25 @@ def gone() -> dict[str, Any]:
 def test_the_trial_of_a_dead_process_is_tried_again_with_its_settings(uri):
     study = opened(uri)
     lost = begun(study, gone())
+    lost.set_user_attr("run_id", "abc")
+    lost.storage.set_trial_system_attr(lost._trial_id, "completed_rung_0", 0.1)
     studies.revive(study)
     assert states(study) == ["FAIL", "WAITING"]
     studies.revive(study)  # once is enough
+    waiting = study.get_trials()[1]
+    assert waiting.user_attrs == {}  # who takes it is not the dead one, and its run is another
+    assert waiting.system_attrs == {"failed_trial": 0, "retry_history": [0]}
+    begins = opened(uri).ask()
+    studies.revive(study)
+    assert states(study) == ["FAIL", "RUNNING"]
+    study.tell(begins.number, 0.5)
+    assert study.get_trials()[1].params == lost.params
+
+
+def test_a_lost_trial_is_worked_on_first(uri):
+    study = opened(uri)
+    lost = begun(study, gone())
+    studies.revive(study)
     studies.work(study, objective, trials=1, asked=never)
     again = study.get_trials()[1]
     assert (again.state, again.params) == (TrialState.COMPLETE, lost.params)
@@ -142,28 +219,61 @@ def test_a_process_number_that_was_given_again_is_not_the_worker(uri):
     assert states(study) == ["FAIL", "WAITING"]
 
 
-def test_a_trial_that_nobody_claims_is_dead_after_a_while(uri, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds since the beginning, as the module sees them."""
+    now = [0.0]
+    monkeypatch.setattr(studies.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_one_that_is_silent_too_long_is_dead(uri, clock, claimed):
+    """Killed before it could say who it is, or on another machine."""
     study = opened(uri)
-    study.ask()
-    studies.revive(study)
-    assert states(study) == ["RUNNING"]
-    monkeypatch.setattr(studies, "GRACE_S", -1)
+    trial = study.ask()
+    if claimed:
+        trial.set_user_attr("worker", studies.this_process() | {"host": "elsewhere"})
+    for clock[0] in (0, studies.GRACE_S / 2, studies.GRACE_S):
+        studies.revive(study)
+        assert states(study) == ["RUNNING"]
+    clock[0] += 1
     studies.revive(study)
     assert states(study) == ["FAIL", "WAITING"]
 
 
-def test_other_machines_are_known_dead_by_their_heartbeat(uri):
+def test_signs_of_life_keep_another_machines_trial(uri, clock):
     study = opened(uri)
-    begun(study, studies.this_process() | {"host": "elsewhere"})
-    backend: Any = study._storage
-    backend = getattr(backend, "_backend", backend)  # Optuna keeps a cache before its database
-    backend.record_heartbeat(study.get_trials()[0]._trial_id)
-    backend.grace_period = 1
+    trial = begun(study, studies.this_process() | {"host": "elsewhere"})
+    for beat in range(5):
+        clock[0] += 0.9 * studies.GRACE_S
+        trial.set_user_attr("beat", beat)
+        studies.revive(study)
+    assert states(study) == ["RUNNING"]
+
+
+def test_a_dead_worker_that_nobody_has_asked_for_yet_is_dead(uri):
+    """A zombie: it has its process number still."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = psutil.Process(process.pid).create_time()
+    study = opened(uri)
+    begun(study, studies.this_process() | {"pid": process.pid, "began": began})
     studies.revive(study)
     assert states(study) == ["RUNNING"]
-    time.sleep(3)
+    process.kill()
+    end = time.monotonic() + 30
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
     studies.revive(study)
     assert states(study) == ["FAIL", "WAITING"]
+    process.communicate()
+
+
+def test_a_study_whose_maker_was_killed_at_once_is_made_by_the_next(uri, monkeypatch):
+    monkeypatch.setattr(studies, "wait_for", lambda study, key: study.user_attrs.get(key))
+    optuna.create_study(storage=uri, study_name="study", direction="maximize")
+    assert studies.open_study(uri, "study", ABOUT)[1]
+    assert not studies.open_study(uri, "study", ABOUT)[1]
 
 
 def test_an_attribute_that_never_comes_is_not_waited_for_long(uri):
@@ -171,9 +281,3 @@ def test_an_attribute_that_never_comes_is_not_waited_for_long(uri):
     assert studies.wait_for(study, "run_id", patience_s=0.2) is None
     study.set_user_attr("run_id", "abc")
     assert studies.wait_for(study, "run_id", patience_s=0.2) == "abc"
-
-
-def test_a_password_is_not_shown():
-    assert studies.shown("postgresql://me:secret@host:5432/base") == "postgresql://me:***@host:5432/base"
-    assert studies.shown("me:secret@just words") == "just words"
-    assert studies.shown("sqlite:////a/b.db") == "sqlite:////a/b.db"

@@ -66,7 +66,7 @@ def pruner(tune: Tune) -> BasePruner:
     """
     first = -(-tune.epochs // 2)
     if tune.pruner == "median":
-        return MedianPruner(n_startup_trials=UNGUIDED, n_warmup_steps=first - 1)
+        return MedianPruner(n_startup_trials=UNGUIDED, n_warmup_steps=first)
     if tune.pruner == "halving":
         return SuccessiveHalvingPruner(min_resource=first, reduction_factor=ETA)
     if tune.pruner == "hyperband":

@@ -44,28 +44,33 @@ def search(study: Study, tune: Tune, crew: Sequence[Worker], on_best: OnBest) ->
     Ctrl-C lets the running trials end; a second one ends them at once and is raised, as is any other error.
     InputError if the workers ended and left trials undone.
     """
-    stopping = False
+    over = interrupted = False
     end = time.monotonic() + 60 * tune.minutes if tune.minutes else float("inf")
     bar: tqdm[Any]
     with tqdm(total=tune.trials, desc=study.study_name, unit="trial") as bar:
         try:
-            while any(worker.process.poll() is None for worker in crew):
+            while _at_work(crew):
                 try:
                     _look(study, tune, bar, on_best)
-                    if time.monotonic() > end and not stopping:
-                        stopping = _finish(crew, f"{tune.minutes:g} minutes are over: the running trials are the last")
+                    if time.monotonic() > end and not over:
+                        over = _finish(crew, f"{tune.minutes:g} minutes are over: the running trials are the last")
                     time.sleep(LOOK_S)
                 except KeyboardInterrupt:
-                    if stopping:
+                    if interrupted:
                         raise
-                    stopping = _finish(crew, "finishing the running trials; Ctrl-C again ends them at once")
+                    interrupted = _finish(crew, "finishing the running trials; Ctrl-C again ends them at once")
             _look(study, tune, bar, on_best)
         finally:
             for worker in crew:
                 worker.process.kill()
                 worker.process.wait()
             revive(study)  # what they left unfinished waits for the next time
-    _tell_of_the_dead(study, tune, crew, stopping=stopping)
+    _tell_of_the_dead(study, tune, crew, stopping=over or interrupted)
+
+
+def _at_work(crew: Sequence[Worker]) -> list[Worker]:
+    """Those that have not ended. All are asked each time: one that nobody asks would stay a zombie."""
+    return [worker for worker in crew if worker.process.poll() is None]
 
 
 def _finish(crew: Sequence[Worker], why: str) -> bool:

@@ -2,38 +2,35 @@
 
 import os
 import platform
+import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from typing import Any
 
-import grpc
 import optuna
 import psutil
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from emotion_detection import storages
 from emotion_detection.errors import InputError
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-HEARTBEAT_S = 5
+BEAT_S = 5  # between two signs of life of a trial
 # A process that has not been heard of for so long is dead. On this machine its number tells at once (`revive`).
 GRACE_S = 60
-LOCKED_S = 60  # how long another process may keep a sqlite file locked
-TRIES = 5  # workers that make the tables of an empty database at the same moment get in each other's way
+RETRIES = 3  # of a trial whose process died; after these, its settings are to blame
+CLOCK_S = 60  # how far the wall clock may be set while a worker runs
 
-
-class SurplusError(Exception):
-    """A trial too many: another worker took the last one in the same moment."""
+_heard: dict[tuple[str, int], tuple[object, float]] = {}  # of a trial: its last sign of life, and when we saw it
 
 
 def open_study(uri: str, name: str, about: dict[str, Any]) -> tuple[Study, bool]:
@@ -41,21 +38,24 @@ def open_study(uri: str, name: str, about: dict[str, Any]) -> tuple[Study, bool]
 
     InputError if the storage cannot be used, or holds a study of that name about something else.
     """
-    with answering(uri):
-        storage = _storage(uri)
+    storage = storages.connect(uri)
+    with storages.answering(uri):
         try:
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
         except DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=name)
-            _same(wait_for(study, "about"), about, name)
-            return study, False
+            theirs = wait_for(study, "about")
+            if theirs is not None:
+                _same(theirs, about, name)
+                return study, False
+            # Whoever made it was killed in the next moment.
         study.set_user_attr("about", about)
         return study, True
 
 
 def join(uri: str, name: str, sampler: BaseSampler, pruner: BasePruner) -> Study:
     """The study that somebody has opened, to work on."""
-    return optuna.load_study(storage=_storage(uri), study_name=name, sampler=sampler, pruner=pruner)
+    return optuna.load_study(storage=storages.connect(uri), study_name=name, sampler=sampler, pruner=pruner)
 
 
 def wait_for(study: Study, key: str, *, patience_s: float = 30) -> Any:
@@ -67,91 +67,77 @@ def wait_for(study: Study, key: str, *, patience_s: float = 30) -> Any:
     return None
 
 
-def _same(theirs: Any, ours: dict[str, Any], name: str) -> None:
+def _same(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> None:
     for key in ours:
-        if theirs is None or theirs.get(key) != ours[key]:
+        if theirs.get(key) != ours[key]:
             raise InputError(
                 f"the study {name} searches something else (its {key} differs): "
                 "name another one with --study, or go back to its params.yaml and data"
             )
 
 
-def _storage(uri: str) -> BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial's end is told by us, in MLflow and in one bar
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    if uri.startswith("grpc://"):
-        address = make_url(uri)
-        proxy = GrpcStorageProxy(host=address.host or "127.0.0.1", port=address.port or 13000)
-        proxy.wait_server_ready(timeout=10)
-        return proxy
-    address = make_url(uri)
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")
-    timeout = {"timeout": LOCKED_S} if address.drivername == "sqlite" else {}
-    for tried in range(1, TRIES + 1):
-        try:
-            return RDBStorage(
-                address.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": timeout},
-                heartbeat_interval=HEARTBEAT_S,
-                grace_period=GRACE_S,
-                heartbeat_stale_trial_callback=_again,
-            )
-        except SQLAlchemyError:
-            if tried == TRIES:
-                raise
-            time.sleep(0.5 * tried)
-    raise AssertionError("the last try returns or raises")
+def revive(study: Study) -> None:
+    """Fail the trials whose process is dead, and queue them again: the same settings, from the start."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _dead(study, trial):
+            _lose(study, trial.number)
+
+
+def _lose(study: Study, number: int) -> None:
+    try:
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return  # somebody else has just done it
+    trial = study.get_trials()[number]
+    # Who ran it, and what came of that, is not the next one's: only what it repeats is.
+    trial.user_attrs = {}
+    trial.system_attrs = {
+        key: value for key, value in trial.system_attrs.items() if key in ("failed_trial", "retry_history")
+    }
+    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
+
+
+def _dead(study: Study, trial: FrozenTrial) -> bool:
+    worker = trial.user_attrs.get("worker")
+    if worker is None or worker["host"] != _here():  # killed between its first two breaths, or elsewhere
+        return _silent(study, trial)
+    try:  # a number may be given again, but hardly in the same minute
+        process = psutil.Process(worker["pid"])
+        return abs(process.create_time() - worker["began"]) > CLOCK_S or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _silent(study: Study, trial: FrozenTrial) -> bool:
+    """Whether we have seen no sign of life for GRACE_S, by our own clock: another machine's may differ."""
+    key, now = (study.study_name, trial.number), time.monotonic()
+    sign = (trial.user_attrs.get("worker"), trial.user_attrs.get("beat"), trial.last_step)
+    last, since = _heard.get(key, (None, now))
+    if sign != last:
+        _heard[key] = (sign, now)
+        return False
+    return now - since > GRACE_S
 
 
 @contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Turn what storages raise into the one sentence a person needs."""
+def beating(trial: Trial) -> Iterator[None]:
+    """Give signs of life while the body runs. (Optuna's own know nothing of gRPC, and go by the machines' clocks.)"""
+    over = threading.Event()
+
+    def beat() -> None:
+        for number in count(1):
+            if over.wait(BEAT_S):
+                return
+            with suppress(Exception):  # a storage that is away for a moment is no reason to stop
+                trial.set_user_attr("beat", number)
+
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, grpc.RpcError, ConnectionError, ImportError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300] or type(error).__name__
-        raise InputError(
-            f"the storage {shown(uri)} cannot be used ({reason}); nothing is lost: "
-            "mend or start it and type the same command again, or name another with --storage"
-        ) from error
-
-
-def shown(uri: str) -> str:
-    """A storage's address without its password."""
-    try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except ArgumentError:
-        return uri.rpartition("@")[2]
-
-
-def revive(study: Study) -> None:
-    """Fail the trials whose process is dead, and queue them again: the same settings, from the start."""
-    optuna.storages.fail_stale_trials(study)  # other machines', by their heartbeat
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _dead(trial):
-            try:
-                study.tell(trial.number, state=TrialState.FAIL)
-            except (ValueError, UpdateFinishedTrialError):
-                continue  # somebody else has just done it
-            _again(study, study.get_trials()[trial.number])
-
-
-def _again(study: Study, trial: FrozenTrial) -> None:
-    RetryHeartbeatStaleTrialCallback()(study, trial)
-
-
-def _dead(trial: FrozenTrial) -> bool:
-    worker = trial.user_attrs.get("worker")
-    if worker is None:  # killed between its first two breaths
-        began = trial.datetime_start
-        return began is not None and time.time() - began.timestamp() > GRACE_S
-    if worker["host"] != _here():
-        return False
-    try:  # a number may be given again, but hardly in the same second
-        return abs(psutil.Process(worker["pid"]).create_time() - worker["began"]) > 1
-    except psutil.NoSuchProcess:
-        return True
+    finally:
+        over.set()
+        heart.join()
 
 
 def this_process() -> dict[str, Any]:
@@ -169,19 +155,33 @@ def _here() -> str:
 
 def work(study: Study, objective: Callable[[Trial], float], *, trials: int, asked: Callable[[], bool]) -> None:
     """Run trials until `trials` are finished in all, or until `asked` to stop; what a trial raises ends this."""
-
-    def counted(trial: Trial) -> float:
-        trial.set_user_attr("worker", this_process())
-        earlier = (other for other in study.get_trials(deepcopy=False)[: trial.number])
-        if sum(other.state != TrialState.FAIL for other in earlier) >= trials:
-            raise SurplusError
-        return objective(trial)
-
     while not asked():
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         if sum(state in FINISHED for state in states) >= trials:
             return
         if TrialState.WAITING in states or sum(state != TrialState.FAIL for state in states) < trials:
-            study.optimize(counted, n_trials=1, catch=(SurplusError,))
+            _work_once(study, objective, trials)
         else:
             time.sleep(1)  # the last trials are with others; one of them may die, and come back
+
+
+def _work_once(study: Study, objective: Callable[[Trial], float], trials: int) -> None:
+    """Run one trial and tell what came of it. One that raises an error is queued again: its settings are not lost."""
+    trial = study.ask()
+    trial.set_user_attr("worker", this_process())
+    earlier = study.get_trials(deepcopy=False)[: trial.number]
+    value, state = None, TrialState.FAIL
+    if sum(other.state != TrialState.FAIL for other in earlier) < trials:  # else another took the last one just now
+        try:
+            with beating(trial):
+                value, state = objective(trial), TrialState.COMPLETE
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except UpdateFinishedTrialError:
+            pass  # somebody took us for dead, and has queued it again
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to show
+                _lose(study, trial.number)
+            raise
+    with suppress(UpdateFinishedTrialError):
+        study.tell(trial, value, state, skip_if_finished=True)

@@ -11,11 +11,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it whi
 import mlflow
 import numpy as np
 from filelock import FileLock
-from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from requests import RequestException
 
+from emotion_detection.addresses import shown
 from emotion_detection.errors import InputError
 from emotion_detection.trees import flat
 
@@ -95,7 +95,7 @@ def answering() -> Iterator[None]:
     except (MlflowException, RequestException) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"the MLflow store {store_uri()} refused ({reason}); "
+            f"the MLflow store {shown(store_uri())} refused ({reason}); "
             "nothing is lost: mend or start it and type the same command again"
         ) from error
 
@@ -193,9 +193,8 @@ def run(
             mlflow.set_tags(dict(tags or {}))
         yield Run(active.info.run_id)
     except BaseException as error:
-        status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
         with suppress(MlflowException, RequestException):  # the first error is the one to show
-            mlflow.end_run(RunStatus.to_string(status))
+            mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     with answering():
         mlflow.end_run()
@@ -205,7 +204,9 @@ def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.A
     if run_id is None:
         connect()
     elif not exists(run_id):
-        raise InputError(f"{store_uri()} has no run {run_id}: type `dvc repro --force train`, or point to its store")
+        raise InputError(
+            f"{shown(store_uri())} has no run {run_id}: type `dvc repro --force train`, or point to its store"
+        )
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
     with answering():
         return mlflow.start_run(
@@ -217,17 +218,20 @@ def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.A
         )
 
 
+@answering()
 def settle(run_id: str, trial_state: str, history: Sequence[Mapping[str, float]]) -> None:
-    """End the run of a trial that its own process has left open, with the epochs that the store has not got."""
-    with answering():
-        client = mlflow.MlflowClient()
-        if client.get_run(run_id).info.status != RunStatus.to_string(RunStatus.RUNNING):
-            return
-    with run(run_id, tags={"trial_state": trial_state}) as left:
-        left.log_missing(history)
+    """Tell the run of a trial what it has missed: its end, its state, epochs. A run that was deleted misses nothing."""
+    if not exists(run_id):
+        return
+    found = mlflow.MlflowClient().get_run(run_id)
+    left_open = found.info.status == "RUNNING"
+    if found.data.tags.get("trial_state") == trial_state and not left_open:  # the tag comes last
+        return
+    with run(run_id) as late:
+        late.log_missing(history)
+        late.tag("trial_state", trial_state)
     if trial_state == "FAIL":
-        with answering():
-            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+        mlflow.MlflowClient().set_terminated(run_id, "KILLED" if left_open else "FAILED")
 
 
 def _experiment(parent: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from optuna import TrialPruned
 from optuna.trial import Trial
 
-from emotion_detection import space, studies, tracking, workers
+from emotion_detection import space, storages, studies, tracking, workers
 from emotion_detection.config import Section, Train, Tune
 from emotion_detection.dataset import Faces, load
 from emotion_detection.errors import DivergedError, InputError, one_line
@@ -35,7 +35,7 @@ def run(job: Job, storage: str) -> None:
     """Run trials until the study is done, or until told to stop."""
     asked = workers.obey()
     faces = load(job.faces)
-    with studies.answering(storage):
+    with storages.answering(storage):
         study = studies.join(storage, job.study, Guided(job.tune, job.known), pruner(job.tune))
         studies.work(study, lambda trial: teach(trial, job, faces), trials=job.tune.trials, asked=asked)
 

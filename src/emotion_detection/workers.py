@@ -34,7 +34,7 @@ class Worker:
 def start(
     module: str, arguments: Sequence[str], *, count: int, logs: Path, told: Mapping[str, str] | None = None
 ) -> list[Worker]:
-    """Start `python -m module arguments` count times, with equal shares of the cores and of the GPUs.
+    """Start `python -m module arguments` count times, with equal shares of the cores, and a GPU each.
 
     told: what stands in their environment besides, such as an address with a password in it.
     """
@@ -63,9 +63,10 @@ def _environment() -> dict[str, str]:
 def share(number: int, count: int) -> dict[str, str]:
     """The environment of worker `number` of `count`: its threads, and its GPU if there are any."""
     threads = str(max(1, cores() // count))
-    quiet = {"TQDM_DISABLE": "1"}  # a bar in a log is a line without end
+    # A bar in a log is a line without end; and TensorFlow would take all of a GPU that two workers may share.
+    manners = {"TQDM_DISABLE": "1", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-    environment = dict.fromkeys(names, threads) | quiet
+    environment = dict.fromkeys(names, threads) | manners
     gpus = _gpus()
     return environment | ({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {})
 

@@ -3,12 +3,15 @@
 import argparse
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from emotion_detection import space, studies, tracking, workers
+from emotion_detection import space, storages, studies, tracking, workers
+from emotion_detection.addresses import shown
 from emotion_detection.config import Params, load_params
 from emotion_detection.errors import InputError, one_line
 from emotion_detection.provenance import provenance
@@ -44,9 +47,12 @@ def tune(given: argparse.Namespace) -> None:
     name = given.study or data["dataset"]
     storage = given.storage or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{_folder(given.out) / 'study.db'}"
     study, new = studies.open_study(storage, name, about(params, data["digest"], given.recipes))
-    with studies.answering(storage):
+    with storages.answering(storage), settling(study):
         parent = None if new else studies.wait_for(study, "run_id")
-        tags = provenance() | {"dataset": data["dataset"], "study": name, "storage": studies.shown(storage)}
+        if parent is not None and not tracking.exists(parent):
+            print(f"{shown(tracking.store_uri())} does not know the study's run {parent}: it gets a new one")
+            parent = None
+        tags = provenance() | {"dataset": data["dataset"], "study": name, "storage": shown(storage)}
         try:
             with tracking.run(parent, name=f"tune {name}", tags=tags) as run:
                 if parent is None:
@@ -59,14 +65,14 @@ def tune(given: argparse.Namespace) -> None:
                 f"{error.filename or given.out} cannot be written ({error.strerror}): free some space or name another "
                 "folder with --out; no trial is lost, and the same command goes on"
             ) from error
-        finally:
-            settle(study)
 
 
 def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
     """What a study searches, as plain values: two that agree on this are one."""
     base = params.train.model_dump(mode="json", exclude={"epochs", "patience"})
-    sections = {"params.yaml": {}} | {str(path): yaml.safe_load(_text(path)) for path in sorted(recipes.glob("*.yaml"))}
+    sections: dict[str, Any] = {"params.yaml": {}} | {
+        str(path): _recipe(path) for path in sorted(recipes.glob("*.yaml"))
+    }
     return {
         "data": digest,
         "train": base,
@@ -94,6 +100,18 @@ def _search(study: studies.Study, params: Params, run: tracking.Run, storage: st
         WORKER, [json.dumps(job)], count=given.workers, logs=given.out, told={"OPTUNA_STORAGE": storage}
     )
     search(study, tune, crew, lambda finished, best: run.log_epoch({"epoch": finished, "best_val_macro_f1": best}))
+
+
+@contextmanager
+def settling(study: studies.Study) -> Iterator[None]:
+    """Settle with MLflow after the body, whatever came of that."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to show
+            settle(study)
+        raise
+    settle(study)
 
 
 def settle(study: studies.Study) -> None:
@@ -138,11 +156,23 @@ def _folder(path: Path) -> Path:
     return path.resolve()
 
 
+def _recipe(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("train", {}), dict):
+        raise InputError(f"{path} holds no section: write the settings under `train:`, as params.yaml does")
+    return tree
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): run `dvc repro prepare` first") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): mend it; `dvc repro prepare` makes what is built"
+        ) from error
 
 
 if __name__ == "__main__":
