@@ -77,10 +77,9 @@ def test_the_file_holds_its_kernels_in_half_the_bytes(params, tmp_path):
 
 def test_a_weight_beyond_half_precision_is_refused(tmp_path):
     """It would be infinite in the file."""
-    far = {"weight": 1e10}
-    answer = EmotionClassifier(write_linear(tmp_path / "far.onnx", **far)).probabilities
+    answer = EmotionClassifier(write_linear(tmp_path / "far.onnx", weight=1e10)).probabilities
     with pytest.raises(ArithmeticError, match="would differ"):
-        export_onnx(Linear(far, answer), tmp_path / "model.onnx")
+        export_onnx(Linear({"weight": 1e10}, answer), tmp_path / "model.onnx")
 
 
 def test_the_file_tells_what_it_is_and_computes_with_its_temperature(params, drawn, tmp_path):
