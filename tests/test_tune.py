@@ -68,9 +68,20 @@ def begin(folder: Path, *more: str) -> psutil.Popen:
     """The command, in a process group of its own."""
     command = [sys.executable, "-m", "emotion_detection.stages.tune", *arguments(folder, *more)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    return psutil.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
-    )
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background ignore it, and so would it
+    try:
+        return psutil.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def search(folder: Path, *more: str, status: int = 0) -> str:
