@@ -68,9 +68,8 @@ def begin(folder: Path, *more: str) -> psutil.Popen:
     """The command, in a process group of its own."""
     command = [sys.executable, "-m", "emotion_detection.stages.tune", *arguments(folder, *more)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # tests in the background ignore it, and so would it
+    # Where the suite runs in the background Ctrl-C is ignored, and the command would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return psutil.Popen(
             command,
