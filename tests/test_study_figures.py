@@ -31,6 +31,7 @@ def study(complete: int, pruned: int = 0) -> optuna.Study:
     ("complete", "pruned", "expected"),
     [
         (5, 2, ALL),
+        (1, 2, ALL),
         (1, 0, ALL - {"importances"}),
         (0, 2, {"curves", "timeline"}),
     ],
@@ -50,6 +51,21 @@ def test_trials_of_an_earlier_space_do_not_break_the_slices(tmp_path):
     made.add_trial(create_trial(params={"dropout": 0.1}, distributions={"dropout": SPACE["dropout"]}, value=0.3))
     study_figures.slices(made.get_trials(), tmp_path / "slices.png")
     assert (tmp_path / "slices.png").exists()
+
+
+def test_optunas_figures_show_what_pruned_trials_reached_and_keep_the_numbers(monkeypatch, tmp_path):
+    made = study(1)
+    made.tell(made.ask(SPACE), state=TrialState.FAIL)
+    pruned = made.ask(SPACE)
+    pruned.report(0.2, 1)
+    made.tell(pruned, state=TrialState.PRUNED)
+    seen = []
+    history = study_figures.OF_VALUES["history"]
+    monkeypatch.setitem(study_figures.OF_VALUES, "history", lambda given: seen.append(given) or history(given))
+    study_figures.draw(made, tmp_path)
+    complete = seen[0].get_trials(states=(TrialState.COMPLETE,))
+    assert [(trial.number, trial.value) for trial in complete] == [(0, made.trials[0].value), (2, 0.2)]
+    assert [trial.state for trial in made.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]
 
 
 def test_drawing_leaves_the_style_of_other_figures_alone(tmp_path):

@@ -9,6 +9,7 @@ import matplotlib
 import optuna
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.ticker import NullFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.study import Study
@@ -18,14 +19,16 @@ from optuna.visualization import matplotlib as plots
 from emotion_detection.replacing import replacing
 from emotion_detection.sheets import DPI, sheet
 
-TARGET = "val macro-F1"
+TARGET = "val macro-F1 reached"  # pruned trials: when they were given up
 COLOURS = "viridis_r"  # Optuna's own begin with white, on white
 COLUMNS = 4  # of slices
 SETTING_IN = 1.5  # width that a setting needs to be read in parallel
 # name of the file -> what draws it
-OPTUNAS: dict[str, Callable[[Study], Any]] = {
+OF_TRIALS: dict[str, Callable[[Study], Any]] = {
     "curves": plots.plot_intermediate_values,
     "timeline": plots.plot_timeline,
+}
+OF_VALUES: dict[str, Callable[[Study], Any]] = {
     "history": lambda study: plots.plot_optimization_history(study, target_name=TARGET),
     "parallel": lambda study: plots.plot_parallel_coordinate(study, target_name=TARGET),
     "importances": lambda study: plots.plot_param_importances(study, target_name=TARGET),
@@ -34,29 +37,41 @@ OPTUNAS: dict[str, Callable[[Study], Any]] = {
 
 def draw(study: Study, folder: Path) -> list[str]:
     """Write into the folder the figures that the study's trials allow; returns their names."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    possible = 2 if not complete else 4 if len(complete) == 1 else 5  # one value tells nothing of importance
-    names = [*OPTUNAS][:possible]
-    for name in names:
-        with replacing(folder / f"{name}.png") as written:
-            _optunas(study, name, written)
-    if complete:
-        slices(complete, folder / "slices.png")
-        names.append("slices")
-    return names
+    for name, drawn in OF_TRIALS.items():
+        _optunas(study, drawn, folder / f"{name}.png")
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    valued = [trial for trial in finished if trial.value is not None]  # none if pruned before it reached anything
+    if not any(trial.state == TrialState.COMPLETE for trial in valued):
+        return [*OF_TRIALS]
+    possible = [*OF_VALUES][: 2 if len(valued) == 1 else 3]  # one value tells nothing of importance
+    for name in possible:
+        _optunas(_all_complete(study), OF_VALUES[name], folder / f"{name}.png")
+    slices(valued, folder / "slices.png")
+    return [*OF_TRIALS, *possible, "slices"]
 
 
-def slices(complete: list[FrozenTrial], path: Path) -> None:
-    """The value of every complete trial against each setting; the darker, the later."""
-    distributions = complete[0].distributions
+def _all_complete(study: Study) -> Study:
+    """The study, in memory, its pruned trials complete: they are most, and Optuna leaves them out of figures."""
+    copied = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials():
+        if trial.state == TrialState.PRUNED and trial.value is not None:
+            trial.state = TrialState.COMPLETE
+        if trial.state.is_finished():
+            copied.add_trial(trial)
+    return copied
+
+
+def slices(trials: list[FrozenTrial], path: Path) -> None:
+    """The value of every trial against each setting; the darker, the later; rings are pruned ones."""
+    distributions = trials[0].distributions
     rows = -(-len(distributions) // COLUMNS)
     with sheet(path, 2.6 * COLUMNS, 0.5 + 2.1 * rows) as figure:
-        figure.suptitle(f"{TARGET} against each setting: the darker, the later the trial", x=0.01, ha="left")
+        figure.suptitle(f"{TARGET}: the darker, the later the trial; a ring was pruned", x=0.01, ha="left")
         panels = list(figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat)
         for axes in panels[len(distributions) :]:
             axes.set_visible(False)
         for axes, (key, distribution) in zip(panels, distributions.items(), strict=False):
-            _slice(axes, [trial for trial in complete if key in trial.params], key, distribution)
+            _slice(axes, [trial for trial in trials if key in trial.params], key, distribution)
 
 
 def _slice(axes: Axes, trials: list[FrozenTrial], key: str, distribution: Any) -> None:
@@ -70,21 +85,25 @@ def _slice(axes: Axes, trials: list[FrozenTrial], key: str, distribution: Any) -
         axes.set_xscale("log" if distribution.log else "linear")
         axes.set_xlim(distribution.low, distribution.high)
         axes.xaxis.set_minor_formatter(NullFormatter())
-    order = [trial.number for trial in trials]
-    axes.scatter(values, [trial.values[0] for trial in trials], c=order, cmap=COLOURS, s=22, clip_on=False, zorder=3)
+    scale = Normalize(trials[0].number, max(trials[-1].number, trials[0].number + 1))
+    for trial, value in zip(trials, values, strict=True):
+        colour = matplotlib.colormaps[COLOURS](scale(trial.number))
+        inside = colour if trial.state == TrialState.COMPLETE else "none"
+        axes.scatter(value, trial.value, s=22, edgecolors=colour, facecolors=inside, clip_on=False, zorder=3)
     axes.set_title(key)
     axes.grid(axis="y")
 
 
-def _optunas(study: Study, name: str, path: Path) -> None:
+def _optunas(study: Study, drawn: Callable[[Study], Any], path: Path) -> None:
     matplotlib.use("Agg")  # Optuna draws by pyplot, which would look for a window
-    with pyplot.rc_context(), warnings.catch_warnings():
+    with replacing(path) as written, pyplot.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        axes = OPTUNAS[name](study)
+        axes = drawn(study)
         settings = len({key for trial in study.get_trials(deepcopy=False) for key in trial.params})
-        if name == "parallel":
+        parallel = drawn is OF_VALUES["parallel"]
+        if parallel:
             for lines in axes.collections:
                 lines.set_cmap(COLOURS)
-        axes.figure.set_size_inches(max(8, SETTING_IN * settings) if name == "parallel" else 8, 4.5)
-        axes.figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        axes.figure.set_size_inches(max(8, SETTING_IN * settings) if parallel else 8, 4.5)
+        axes.figure.savefig(written, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
         pyplot.close(axes.figure)
