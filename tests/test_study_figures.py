@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -59,11 +61,10 @@ def test_optunas_figures_show_what_pruned_trials_reached_and_keep_the_numbers(mo
     pruned = made.ask(SPACE)
     pruned.report(0.2, 1)
     made.tell(pruned, state=TrialState.PRUNED)
-    seen = []
-    history = study_figures.OF_VALUES["history"]
-    monkeypatch.setitem(study_figures.OF_VALUES, "history", lambda given: seen.append(given) or history(given))
+    history = Mock(wraps=study_figures.OF_VALUES["history"])
+    monkeypatch.setitem(study_figures.OF_VALUES, "history", history)
     study_figures.draw(made, tmp_path)
-    complete = seen[0].get_trials(states=(TrialState.COMPLETE,))
+    complete = history.call_args.args[0].get_trials(states=(TrialState.COMPLETE,))
     assert [(trial.number, trial.value) for trial in complete] == [(0, made.trials[0].value), (2, 0.2)]
     assert [trial.state for trial in made.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]
 

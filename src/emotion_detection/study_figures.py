@@ -89,7 +89,7 @@ def _slice(axes: Axes, trials: list[FrozenTrial], key: str, distribution: Any) -
     for trial, value in zip(trials, values, strict=True):
         colour = matplotlib.colormaps[COLOURS](scale(trial.number))
         inside = colour if trial.state == TrialState.COMPLETE else "none"
-        axes.scatter(value, trial.value, s=22, edgecolors=colour, facecolors=inside, clip_on=False, zorder=3)
+        axes.scatter(value, trial.values[0], s=22, edgecolors=colour, facecolors=inside, clip_on=False, zorder=3)
     axes.set_title(key)
     axes.grid(axis="y")
 
