@@ -1,5 +1,6 @@
 """Distillation: targets between label and teacher, and a file of lessons that cannot be taken for another."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -94,15 +95,25 @@ def test_a_teacher_without_weight_or_the_reverse_is_refused(teacher, weight):
         distil(teacher, weight=weight)
 
 
-def test_the_command_writes_what_the_recipe_needs(drawn, taught, tmp_path):
-    save(drawn, tmp_path / "faces.npz")
+def command_on(drawn, folder, dataset):
+    save(drawn, folder / "faces.npz")
+    (folder / "report.json").write_text(json.dumps({"dataset": dataset}))
     command = [sys.executable, "-m", "emotion_detection.stages.teach", str(TEACHER), str(TEACHER)]
-    result = subprocess.run(
-        [*command, "--faces", str(tmp_path / "faces.npz"), "--folder", str(tmp_path / "lessons")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    named = {"faces": "faces.npz", "data-report": "report.json", "folder": "lessons"}
+    paths = [part for name, file in named.items() for part in (f"--{name}", str(folder / file))]
+    return subprocess.run([*command, *paths], capture_output=True, text=True)
+
+
+def test_a_teacher_of_another_data_set_is_refused(drawn, tmp_path):
+    result = command_on(drawn, tmp_path, "custom-01234567")
+    assert result.returncode
+    assert "model.onnx learnt from fer2013, these faces are custom-01234567" in result.stderr
+    assert not (tmp_path / "lessons").exists()
+
+
+def test_the_command_writes_what_the_recipe_needs(drawn, taught, tmp_path):
+    result = command_on(drawn, tmp_path, "fer2013")
+    assert not result.returncode
     (written,) = (tmp_path / "lessons").iterdir()
     assert f"teacher: {written}" in result.stdout
     assert targets(distil(written), taught).shape == (14, 7)

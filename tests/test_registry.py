@@ -4,14 +4,15 @@ import json
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from emotion_detection import pretrained, registry
+from emotion_detection import pretrained, registry, tracking
 from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
 
@@ -57,6 +58,16 @@ def test_the_shipped_model_can_be_challenged(seeded):
         f"{float(seeded.tags['val_macro_f1']):.4f} by 0.1",
     )
     assert timedelta() <= datetime.now(timezone.utc) - seeded.created < timedelta(minutes=5)
+
+
+def test_challenges_take_turns(seeded):
+    """Else two that compare themselves with the same champion could both win, and the worse one last."""
+    challenge = partial(registry.challenge, seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    with ThreadPoolExecutor(1) as other:
+        with tracking.alone():
+            verdict = other.submit(challenge)
+            assert wait([verdict], timeout=1).not_done
+        assert verdict.result(timeout=60)[0] is False
 
 
 def test_a_second_time_nothing_happens(seeded):

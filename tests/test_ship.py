@@ -76,6 +76,16 @@ def test_a_model_of_other_data_is_refused(paths):
     refused(paths, "learnt from sample")
 
 
+def test_a_recipe_that_the_model_was_not_trained_with_is_refused(paths, tmp_path):
+    run = json.loads((tmp_path / "model" / "run.json").read_text())
+    run["train"] = {"epochs": 60, "augment": {"mixup": 0.3, "scale": [0.9, 1.1]}}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(run))
+    paths.recipe.write_text("train:\n  epochs: 60\n  augment:\n    scale: [0.9, 1.1]\n    mixup: 0.2\n")
+    refused(paths, r"was not made by recipes/some\.yaml, which has train\.augment\.mixup 0\.2, not 0\.3: ")
+    paths.recipe.write_text("train:\n  epochs: 60\n  augment:\n    scale: [0.9, 1.1]\n    mixup: 0.3\n")
+    ship(paths)
+
+
 def test_a_report_of_another_model_is_refused(paths, drawn, tmp_path):
     """Even one that is right as often."""
     val = drawn.of("val")

@@ -112,17 +112,17 @@ def test_the_summary_tells_the_second_figure_where_there_is_one():
 
 def test_the_model_folder_tells_its_temperature_three_times(params, drawn, tmp_path):
     taught = {"widths": (8,), "blocks": (1,), "epochs": 1, "batch_size": 8}
-    fitted = training.fit(
-        params.train.model_copy(update=taught), drawn, checkpoint=tmp_path / "state", on_epoch=lambda _: None
-    )
+    settings = params.train.model_copy(update=taught)
+    fitted = training.fit(settings, drawn, checkpoint=tmp_path / "state", on_epoch=lambda _: None)
     about = {
         "run_id": "0123",
         "dataset": "sample",
         "architecture": "fer_resnet",
         "temperature": str(fitted.temperature),
     }
-    train.save(fitted, about, tmp_path / "model")
+    train.save(fitted, settings, about, tmp_path / "model")
     classifier = EmotionClassifier(tmp_path / "model" / "model.onnx")
     run = json.loads((tmp_path / "model" / "run.json").read_text())
     assert run["temperature"] == classifier.temperature == fitted.temperature
     assert about.items() <= classifier.about.items()
+    assert run["train"] == settings.model_dump(mode="json")

@@ -29,7 +29,7 @@ def background(height: int, width: int, rng: np.random.Generator) -> Gray:
 
 
 def paste(canvas: Gray, face: Gray, box: Box) -> None:
-    """Put face u8 (48,48) at the box of canvas u8 (h,w), in place; its mirrored surrounding fades into the canvas."""
+    """Put face u8 (48,48) at the box of canvas u8 (h,w), in place; its last pixels, repeated, fade into the canvas."""
     size = (box.width, box.height)
     enlarged = cv2.resize(face, size, interpolation=cv2.INTER_CUBIC)
     border = round(SURROUNDING * max(size))
@@ -56,8 +56,10 @@ def place(count: int, *, height: int, width: int, sides_px: tuple[int, int], rng
             return boxes
         side = int(rng.integers(sides_px[0], sides_px[1] + 1))
         gap = round(SURROUNDING * side)
-        left = int(rng.integers(gap, max(width - side - gap, gap + 1)))
-        top = int(rng.integers(gap, max(height - side - gap, gap + 1)))
+        if side + 2 * gap >= min(height, width):
+            continue
+        left = int(rng.integers(gap, width - side - gap))
+        top = int(rng.integers(gap, height - side - gap))
         wide = Box(left - gap, top - gap, side + 2 * gap, side + 2 * gap)
         if all(wide.overlap(box) == 0 for box in boxes):
             boxes.append(Box(left, top, side, side))

@@ -12,7 +12,7 @@ from mlflow.models import infer_signature
 from numpy.typing import NDArray
 
 from emotion_detection.errors import InputError
-from emotion_detection.tracking import answering, connect
+from emotion_detection.tracking import alone, answering, connect
 
 Pixels = NDArray[np.uint8]
 # What it takes to serve the file; without this list MLflow spends ten seconds guessing one.
@@ -59,9 +59,10 @@ def register(
 def challenge(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
     """Move the alias to the version if it beats the alias's holder; returns whether it did, and why.
 
-    Compared are the tags val_macro_f1, and only between versions whose tags name the same data set.
+    Compared are the tags val_macro_f1, and only between versions whose tags name the same data set. Of several at
+    a time on one sqlite store, each is compared with the winner of those before.
     """
-    with answering():
+    with alone(), answering():
         client = mlflow.MlflowClient()
         holder = client.get_registered_model(name).aliases.get(alias)
         challenger = client.get_model_version(name, str(version)).tags

@@ -5,10 +5,13 @@ import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from emotion_detection.card import card
 from emotion_detection.dataset import load
@@ -16,6 +19,7 @@ from emotion_detection.errors import InputError, one_line
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.replacing import replacing
+from emotion_detection.trees import flat
 
 DATASET = "fer2013"
 FIGURES = ("confusion_test.png", "reliability_test.png", "learning_curves.png")
@@ -37,21 +41,21 @@ def main() -> None:
 
 
 def ship(paths: argparse.Namespace) -> None:
-    """Replace the shipped folder as a whole; InputError if the model learnt from anything but FER-2013, or the report
-    is not this model's."""
+    """Replace the shipped folder as a whole.
+
+    InputError if the model learnt from anything but FER-2013, or if the recipe or the report is not this model's.
+    """
     model = paths.model / "model.onnx"
     papers = [paths.report / name for name in ("metrics.json", "classes.csv", *FIGURES)]
     needed = (paths.faces, paths.data_report, paths.recipe, model, paths.report / PREDICTIONS, *papers)
     for path in needed:
         if not path.is_file():
             raise InputError(f"{path} is not there: make repro writes what ships, recipes/ holds the recipes")
-    data = json.loads(paths.data_report.read_text())
-    if data["dataset"] != DATASET:
-        raise InputError(
-            f"{paths.model} learnt from {data['dataset']}; what ships learnt from {DATASET}: make data first"
-        )
+    data = check_data(paths)
+    run = json.loads((paths.model / "run.json").read_text())
+    check_recipe(run, paths)
     check(paths)
-    run = json.loads((paths.model / "run.json").read_text()) | {
+    run |= {
         "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
@@ -66,6 +70,27 @@ def ship(paths: argparse.Namespace) -> None:
         (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
         write_card(folder)
     print(f"{paths.pretrained}: run {run['run_id']}, made by {run['recipe']}")
+
+
+def check_data(paths: argparse.Namespace) -> dict[str, Any]:
+    """What the report of the data tells; InputError if it is not FER-2013."""
+    data: dict[str, Any] = json.loads(paths.data_report.read_text())
+    if data["dataset"] != DATASET:
+        raise InputError(
+            f"{paths.model} learnt from {data['dataset']}; what ships learnt from {DATASET}: make data first"
+        )
+    return data
+
+
+def check_recipe(run: Mapping[str, Any], paths: argparse.Namespace) -> None:
+    """InputError unless the model was trained with every setting of the recipe."""
+    trained = flat(run.get("train", {}))
+    for key, value in flat(yaml.safe_load(paths.recipe.read_text())["train"]).items():
+        if key not in trained or trained[key] != value:
+            raise InputError(
+                f"{paths.model} was not made by {paths.recipe}, which has train.{key} {value}, not "
+                f"{trained.get(key, 'unknown')}: name its recipe, or make adopt FROM={paths.recipe} and make repro"
+            )
 
 
 def check(paths: argparse.Namespace) -> None:

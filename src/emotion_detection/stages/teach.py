@@ -1,6 +1,7 @@
 """Trained models -> what they think of every training face, as a file that a student's recipe names."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from tqdm import tqdm
 
 from emotion_detection.dataset import load
 from emotion_detection.distillation import mean_of_mirrored, save_lessons
-from emotion_detection.errors import one_line
+from emotion_detection.errors import InputError, one_line
 from emotion_detection.inference import EmotionClassifier
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("teachers", type=Path, nargs="+", metavar="model.onnx", help="models of the train stage")
     parser.add_argument("--faces", type=Path, required=True, help="npz file of the prepare stage")
+    parser.add_argument("--data-report", type=Path, required=True, help="its JSON report")
     parser.add_argument("--folder", type=Path, required=True, help="where the file is written")
     arguments = parser.parse_args()
     with one_line():
@@ -23,10 +25,19 @@ def main() -> None:
 
 
 def teach(paths: argparse.Namespace) -> None:
-    """Average all teachers over each training face and its mirror image, and print what goes into the recipe."""
-    faces = load(paths.faces).of("train")
-    teachers = tqdm(paths.teachers, "teachers", disable=None)
-    opinions = [mean_of_mirrored(EmotionClassifier(path), faces.images) for path in teachers]
+    """Average all teachers over each training face and its mirror image, and print what goes into the recipe.
+
+    InputError if a teacher learnt from another data set: what is tested here may have been taught there.
+    """
+    faces, dataset = load(paths.faces).of("train"), json.loads(paths.data_report.read_text())["dataset"]
+    teachers = [EmotionClassifier(path) for path in paths.teachers]
+    for path, teacher in zip(paths.teachers, teachers, strict=True):
+        learnt = teacher.about.get("dataset", "nobody knows what")
+        if learnt != dataset:
+            raise InputError(
+                f"{path} learnt from {learnt}, these faces are {dataset}: name models trained on {dataset}"
+            )
+    opinions = [mean_of_mirrored(teacher, faces.images) for teacher in tqdm(teachers, "teachers", disable=None)]
     probabilities = np.mean(opinions, axis=0)
     agreed = (probabilities.argmax(1) == faces.labels).mean()
     path = save_lessons(probabilities, faces, paths.teachers, paths.folder)

@@ -13,11 +13,12 @@ from emotion_detection import (
     calibration,
     devices,
     distillation,
+    metrics,
     optimization,
     tracking,
     training,
 )
-from emotion_detection.config import load_params
+from emotion_detection.config import Train, load_params
 from emotion_detection.dataset import load
 from emotion_detection.errors import one_line
 from emotion_detection.export import export_onnx
@@ -28,7 +29,7 @@ from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
 
 # Those that decide what a training gives.
-MODULES = (architectures, batches, calibration, devices, distillation, optimization, training)
+MODULES = (architectures, batches, calibration, devices, distillation, metrics, optimization, training)
 
 
 def main() -> None:
@@ -69,14 +70,14 @@ def train(paths: argparse.Namespace) -> None:
         run.log_file(paths.data_report, "data")
         fitted = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
         about = {"run_id": run.id, "dataset": data["dataset"], "architecture": params.train.architecture}
-        save(fitted, about | {"temperature": str(fitted.temperature)}, paths.model)
+        save(fitted, params.train, about | {"temperature": str(fitted.temperature)}, paths.model)
         run.log_missing(fitted.history)
         run.log_file(paths.model / "history.csv")
     shutil.rmtree(checkpoint)
 
 
-def save(fitted: Fitted, about: dict[str, str], folder: Path) -> None:
-    """Write model.keras, model.onnx (proved equal, with `about` inside), history.csv and run.json, all or none."""
+def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> None:
+    """Write model.keras, model.onnx (compared, with `about` inside), history.csv and run.json, all or none."""
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         fitted.model.save(unfinished / "model.keras")
@@ -90,6 +91,7 @@ def save(fitted: Fitted, about: dict[str, str], folder: Path) -> None:
             "parameters": fitted.model.count_params(),
             "temperature": fitted.temperature,
             "onnx_difference": difference,
+            "train": train.model_dump(mode="json"),
         }
         (unfinished / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
