@@ -75,10 +75,9 @@ def attempts(arm: str, seed: int, params: Params, faces: Faces, storage: str, bu
     studies.revive(study)
 
     def spent() -> bool:
-        kept = (
-            trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL
-        )  # the killed: again
-        epochs = sum(len(trial.intermediate_values) for trial in kept)
+        # What was killed is tried again.
+        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+        epochs = sum(len(trial.intermediate_values) for trial in trials)
         return epochs >= (min(budget, tune.epochs) if arm == "hand" else budget)
 
     studies.work(study, attempt(base, tune, faces), trials=10_000, asked=spent)

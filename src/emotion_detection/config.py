@@ -173,6 +173,19 @@ def load_params(path: Path) -> Params:
     return check_params(tree, str(path))
 
 
+def load_recipe(path: Path) -> dict[str, Any]:
+    """A fragment of params.yaml, of which only the form is checked; InputError names what is wrong with it."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("train", {}), dict):
+        raise InputError(f"{path} holds no section: write the settings under `train:`, as params.yaml does")
+    return tree
+
+
 def check_params(tree: object, source: str) -> Params:
     """Check a tree of plain values; `source` is named in the InputError."""
     try:

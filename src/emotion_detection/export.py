@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -19,8 +20,16 @@ TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-2
 
 
-def export_onnx(model: keras.Model, path: Path, *, about: Mapping[str, str] | None = None) -> float:
-    """Write a float32 model (faces u8 (n,48,48,1) -> probabilities) to `path`; returns by how much the file differs.
+@dataclass(frozen=True)
+class Differences:
+    """The largest differences of a probability from the Keras model's: of the exported graph, and of the file kept."""
+
+    graph: float
+    file: float
+
+
+def export_onnx(model: keras.Model, path: Path, *, about: Mapping[str, str] | None = None) -> Differences:
+    """Write a float32 model (faces u8 (n,48,48,1) -> probabilities) to `path`; returns how much that changed.
 
     `about` goes into the file's metadata, beside the labels and the size of its input. The file keeps its weights in
     float16 and computes in float32; where the rounding changes a probability by more than HALF_TOLERANCE, it keeps them
@@ -40,14 +49,14 @@ def export_onnx(model: keras.Model, path: Path, *, about: Mapping[str, str] | No
         model.export(written, format="onnx", verbose=False)
         graph = onnx.load(written)
         _describe(graph, about or {})
-        difference = saved(graph)
-        if not difference <= TOLERANCE:  # also when it is no number
-            raise ArithmeticError(f"{path} would differ from the Keras model by {difference:.1e} in a probability")
+        exact = saved(graph)
+        if not exact <= TOLERANCE:  # also when it is no number
+            raise ArithmeticError(f"{path} would differ from the Keras model by {exact:.1e} in a probability")
         rounded = saved(_halved(graph))
         if rounded <= HALF_TOLERANCE:
-            return rounded
+            return Differences(exact, rounded)
         print(f"{path} keeps its weights in float32: rounding them would change a probability by {rounded:.1e}")
-        return saved(graph)
+        return Differences(exact, saved(graph))
 
 
 def _describe(graph: onnx.ModelProto, about: Mapping[str, str]) -> None:

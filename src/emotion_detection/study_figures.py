@@ -37,15 +37,16 @@ OF_VALUES: dict[str, Callable[[Study], Any]] = {
 
 def draw(study: Study, folder: Path) -> list[str]:
     """Write into the folder the figures that the study's trials allow; returns their names."""
-    for name, drawn in OF_TRIALS.items():
-        _optunas(study, drawn, folder / f"{name}.png")
+    for name in OF_TRIALS:
+        _optunas(study, name, folder)
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     valued = [trial for trial in finished if trial.value is not None]  # none if pruned before it reached anything
     if not any(trial.state == TrialState.COMPLETE for trial in valued):
         return [*OF_TRIALS]
     possible = [*OF_VALUES][: 2 if len(valued) == 1 else 3]  # one value tells nothing of importance
+    copied = _all_complete(study)
     for name in possible:
-        _optunas(_all_complete(study), OF_VALUES[name], folder / f"{name}.png")
+        _optunas(copied, name, folder)
     slices(valued, folder / "slices.png")
     return [*OF_TRIALS, *possible, "slices"]
 
@@ -85,25 +86,25 @@ def _slice(axes: Axes, trials: list[FrozenTrial], key: str, distribution: Any) -
         axes.set_xscale("log" if distribution.log else "linear")
         axes.set_xlim(distribution.low, distribution.high)
         axes.xaxis.set_minor_formatter(NullFormatter())
-    scale = Normalize(trials[0].number, max(trials[-1].number, trials[0].number + 1))
-    for trial, value in zip(trials, values, strict=True):
-        colour = matplotlib.colormaps[COLOURS](scale(trial.number))
-        inside = colour if trial.state == TrialState.COMPLETE else "none"
-        axes.scatter(value, trial.values[0], s=22, edgecolors=colour, facecolors=inside, clip_on=False, zorder=3)
+    lateness = Normalize(trials[0].number, trials[-1].number)
+    colours = [matplotlib.colormaps[COLOURS](lateness(trial.number)) for trial in trials]
+    complete = [trial.state == TrialState.COMPLETE for trial in trials]
+    inside = [colour if whole else "none" for colour, whole in zip(colours, complete, strict=True)]
+    reached = [trial.values[0] for trial in trials]
+    axes.scatter(values, reached, s=22, edgecolors=colours, facecolors=inside, clip_on=False, zorder=3)
     axes.set_title(key)
     axes.grid(axis="y")
 
 
-def _optunas(study: Study, drawn: Callable[[Study], Any], path: Path) -> None:
+def _optunas(study: Study, name: str, folder: Path) -> None:
     matplotlib.use("Agg")  # Optuna draws by pyplot, which would look for a window
-    with replacing(path) as written, pyplot.rc_context(), warnings.catch_warnings():
+    with replacing(folder / f"{name}.png") as written, pyplot.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        axes = drawn(study)
+        axes = (OF_TRIALS | OF_VALUES)[name](study)
         settings = len({key for trial in study.get_trials(deepcopy=False) for key in trial.params})
-        parallel = drawn is OF_VALUES["parallel"]
-        if parallel:
+        if name == "parallel":
             for lines in axes.collections:
                 lines.set_cmap(COLOURS)
-        axes.figure.set_size_inches(max(8, SETTING_IN * settings) if parallel else 8, 4.5)
+        axes.figure.set_size_inches(max(8, SETTING_IN * settings) if name == "parallel" else 8, 4.5)
         axes.figure.savefig(written, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
         pyplot.close(axes.figure)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from emotion_detection.card import card
+from emotion_detection.config import load_recipe
 from emotion_detection.dataset import load
 from emotion_detection.errors import InputError, one_line
 from emotion_detection.inference import EmotionClassifier
@@ -85,7 +85,7 @@ def check_data(paths: argparse.Namespace) -> dict[str, Any]:
 def check_recipe(run: Mapping[str, Any], paths: argparse.Namespace) -> None:
     """InputError unless the model was trained with every setting of the recipe."""
     trained = flat(run.get("train", {}))
-    for key, value in flat(yaml.safe_load(paths.recipe.read_text())["train"]).items():
+    for key, value in flat(load_recipe(paths.recipe).get("train", {})).items():
         if key not in trained or trained[key] != value:
             raise InputError(
                 f"{paths.model} was not made by {paths.recipe}, which has train.{key} {value}, not "

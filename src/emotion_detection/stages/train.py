@@ -81,7 +81,7 @@ def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> N
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         fitted.model.save(unfinished / "model.keras")
-        difference = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
+        differences = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
         with (unfinished / "history.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(fitted.history[0]), lineterminator="\n")
             writer.writeheader()
@@ -90,7 +90,8 @@ def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> N
             "run_id": about["run_id"],
             "parameters": fitted.model.count_params(),
             "temperature": fitted.temperature,
-            "onnx_difference": difference,
+            "onnx_difference": differences.file,
+            "onnx_graph_difference": differences.graph,
             "train": train.model_dump(mode="json"),
         }
         (unfinished / "run.json").write_text(json.dumps(run, indent=2) + "\n")

@@ -12,7 +12,7 @@ import yaml
 
 from emotion_detection import space, storages, studies, tracking, workers
 from emotion_detection.addresses import shown
-from emotion_detection.config import Params, load_params
+from emotion_detection.config import Params, load_params, load_recipe
 from emotion_detection.errors import InputError, one_line
 from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
@@ -71,7 +71,7 @@ def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
     """What a study searches, as plain values: two that agree on this are one."""
     base = params.train.model_dump(mode="json", exclude={"epochs", "patience"})
     sections: dict[str, Any] = {"params.yaml": {}} | {
-        str(path): _recipe(path) for path in sorted(recipes.glob("*.yaml"))
+        str(path): load_recipe(path) for path in sorted(recipes.glob("*.yaml"))
     }
     return {
         "data": digest,
@@ -154,16 +154,6 @@ def _folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be made ({error.strerror}): name another with --out") from error
     return path.resolve()
-
-
-def _recipe(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("train", {}), dict):
-        raise InputError(f"{path} holds no section: write the settings under `train:`, as params.yaml does")
-    return tree
 
 
 def _text(path: Path) -> str:
