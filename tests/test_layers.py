@@ -12,7 +12,7 @@ LAYERS = [
     for names in (
         "labels errors replacing anatomy palette trees workers addresses",
         "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets "
-        "storages",
+        "storages normalization symmetry",
         "batches architectures devices optimization figures timelines fer_csv pictures synthetic export distillation "
         "canvases registry heatmap card space studies study_figures",
         "formats downloads training pretrained guidance search",
@@ -40,7 +40,7 @@ WALLS = {
     "grpc": {"storages"},
     "huggingface_hub": {"downloads"},
     "kagglehub": {"downloads"},
-    "keras": {"architectures", "devices", "export", "optimization", "training"},
+    "keras": {"architectures", "devices", "export", "normalization", "optimization", "symmetry", "training"},
     "matplotlib": {"figures", "sheets", "study_figures", "timelines"},
     "mlflow": {"registry", "tracking"},
     "onnx": {"export", "heatmap", "registry"},
@@ -53,7 +53,7 @@ WALLS = {
     "scipy": {"calibration", "metrics"},
     "sklearn": {"metrics"},
     "sqlalchemy": {"addresses", "storages"},
-    "tensorflow": {"devices"},  # else Keras alone, so that another backend trains with the same code
+    "tensorflow": {"devices", "normalization"},  # else Keras alone, so that another backend trains with the same code
     "tf2onnx": set(),  # Keras calls it
 }
 LIGHT = {"numpy", "tqdm", "yaml"}

@@ -8,6 +8,8 @@ from keras import layers
 
 from emotion_detection.config import Train
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
+from emotion_detection.normalization import BatchNorm
+from emotion_detection.symmetry import MirrorConv2D, MirrorDense
 
 Tensor = Any  # Keras tensors have no useful static type
 
@@ -69,23 +71,29 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
     """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507).
 
     Stem and shortcuts lose no pixel where the resolution halves, after He et al. 2019 (ResNet-D, arXiv 1812.01187).
+    Every layer treats left and right alike: a face and its mirror image have the same probabilities.
     """
     if train.standardize:
         x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
-    x = _conv_norm(x, max(train.widths[0] // STEM_SHARE, 1), activation="relu")
-    x = _conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
+    x = _mirror_conv_norm(x, _even(train.widths[0] / STEM_SHARE), activation="relu", first=True)
+    x = _mirror_conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):
             x = _residual(x, width, stride=2 if stage and not block else 1)
-    return _logits(layers.GlobalAveragePooling2D()(x), train)
+    return _logits(layers.GlobalAveragePooling2D()(x), train, dense=MirrorDense)
 
 
-def _logits(features: Tensor, train: Train) -> Tensor:
-    return layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(layers.Dropout(train.dropout)(features))
+def _even(width: float) -> int:
+    """The even number next below, 2 at least: channels come in two halves."""
+    return 2 * max(int(width / 2), 1)
 
 
-def _norm(x: Tensor) -> Tensor:
-    return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
+def _logits(features: Tensor, train: Train, *, dense: type[layers.Dense] = layers.Dense) -> Tensor:
+    return dense(len(EMOTIONS), dtype="float32", name="logits")(layers.Dropout(train.dropout)(features))
+
+
+def _norm(x: Tensor, *, groups: int = 1) -> Tensor:
+    return BatchNorm(groups, momentum=BATCH_NORM_MOMENTUM)(x)
 
 
 def _conv_norm(
@@ -101,19 +109,27 @@ def _conv_norm(
     return layers.Activation(activation)(_norm(x))
 
 
+def _mirror_conv_norm(
+    x: Tensor, width: int, *, kernel: int = 3, stride: int = 1, activation: str = "linear", first: bool = False
+) -> Tensor:
+    kernel = kernel if stride == 1 else 2 * stride  # even, as MirrorConv2D asks
+    x = MirrorConv2D(width // 2, kernel, strides=stride, kernel_initializer="he_normal", first=first)(x)
+    return layers.Activation(activation)(_norm(x, groups=2))
+
+
 def _residual(x: Tensor, width: int, *, stride: int) -> Tensor:
-    y = _conv_norm(x, width, stride=stride, activation="relu")
-    y = _excited(_conv_norm(y, width), width)
+    y = _mirror_conv_norm(x, width, stride=stride, activation="relu")
+    y = _excited(_mirror_conv_norm(y, width), width)
     if stride > 1 or x.shape[-1] != width:
         x = layers.AveragePooling2D(stride, padding="same")(x) if stride > 1 else x
-        x = _conv_norm(x, width, kernel=1)
+        x = _mirror_conv_norm(x, width, kernel=1)
     return layers.ReLU()(layers.Add()([x, y]))
 
 
 def _excited(x: Tensor, width: int) -> Tensor:
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    gate = layers.Dense(max(width // SQUEEZE, 1), activation="relu")(gate)
-    return layers.Multiply()([x, layers.Dense(width, activation="sigmoid")(gate)])
+    gate = MirrorConv2D(_even(width / SQUEEZE) // 2, 1, activation="relu")(gate)
+    return layers.Multiply()([x, MirrorConv2D(width // 2, 1, activation="sigmoid")(gate)])
 
 
 NETWORKS: dict[str, Callable[[Tensor, Train], Tensor]] = {

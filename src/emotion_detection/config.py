@@ -64,7 +64,7 @@ class Distil(Section):
 class Train(Section):
     seed: Annotated[int, Field(ge=0)]
     architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
-    widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage
+    widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage, even
     blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage
     stem_stride: Literal[1, 2]  # fer_resnet alone: 2 halves the resolution at once, for a third of the time
     standardize: bool  # fer_resnet alone: each face to mean 0, deviation 1, as light differs from face to face
@@ -91,6 +91,8 @@ class Train(Section):
     def _stages_agree(self) -> "Train":
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ValueError(f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}")
+        if any(width % 2 for width in self.widths):
+            raise ValueError(f"needs even widths, as half of the channels mirror the others, not {list(self.widths)}")
         return self
 
 

@@ -54,12 +54,13 @@ def targets(distil: Distil, faces: Faces) -> NDArray[np.float32]:
     truth = np.eye(len(EMOTIONS), dtype=np.float32)[faces.labels]
     if distil.teacher == "none":
         return truth
-    softened = _read(Path(distil.teacher), faces) ** (1 / distil.temperature)
+    softened = read_lessons(Path(distil.teacher), faces) ** (1 / distil.temperature)
     softened /= softened.sum(axis=1, keepdims=True)
     return (1 - distil.weight) * truth + distil.weight * softened
 
 
-def _read(path: Path, faces: Faces) -> NDArray[np.float32]:
+def read_lessons(path: Path, faces: Faces) -> NDArray[np.float32]:
+    """The probabilities f32 (n,7) of a file of save_lessons; InputError as in `targets`."""
     remedy = "python -m emotion_detection.stages.teach makes one and says what to write into params.yaml"
     try:
         content = path.read_bytes()

@@ -5,17 +5,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emotion_detection.dataset import load
-from emotion_detection.distillation import mean_of_mirrored, save_lessons
+from emotion_detection.dataset import Faces, load
+from emotion_detection.distillation import mean_of_mirrored, read_lessons, save_lessons
 from emotion_detection.errors import InputError, one_line
 from emotion_detection.inference import EmotionClassifier
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("teachers", type=Path, nargs="+", metavar="model.onnx", help="models of the train stage")
+    parser.add_argument("teachers", type=Path, nargs="+", metavar="FILE", help="model.onnx, or earlier lessons (.npz)")
     parser.add_argument("--faces", type=Path, required=True, help="npz file of the prepare stage")
     parser.add_argument("--data-report", type=Path, required=True, help="its JSON report")
     parser.add_argument("--folder", type=Path, required=True, help="where the file is written")
@@ -25,24 +26,28 @@ def main() -> None:
 
 
 def teach(paths: argparse.Namespace) -> None:
-    """Average all teachers over each training face and its mirror image, and print what goes into the recipe.
+    """Average what all teachers say of each training face, and print what goes into the recipe.
 
     InputError if a teacher learnt from another data set: what is tested here may have been taught there.
     """
     faces, dataset = load(paths.faces).of("train"), json.loads(paths.data_report.read_text())["dataset"]
-    teachers = [EmotionClassifier(path) for path in paths.teachers]
-    for path, teacher in zip(paths.teachers, teachers, strict=True):
-        learnt = teacher.about.get("dataset", "nobody knows what")
-        if learnt != dataset:
-            raise InputError(
-                f"{path} learnt from {learnt}, these faces are {dataset}: name models trained on {dataset}"
-            )
-    opinions = [mean_of_mirrored(teacher, faces.images) for teacher in tqdm(teachers, "teachers", disable=None)]
+    opinions = [opinion(path, faces, dataset) for path in tqdm(paths.teachers, "teachers", disable=None)]
     probabilities = np.mean(opinions, axis=0)
     agreed = (probabilities.argmax(1) == faces.labels).mean()
     path = save_lessons(probabilities, faces, paths.teachers, paths.folder)
     print(f"{len(faces):,} faces; the teachers' first choice is the label of {agreed:.1%}\ntrain:\n  distil:")
     print(f"    teacher: {path}\n    weight: 0.7\n    temperature: 1")
+
+
+def opinion(path: Path, faces: Faces, dataset: str) -> NDArray[np.float32]:
+    """Probabilities f32 (n,7) of a model, each face averaged with its mirror image, or of lessons as they stand."""
+    if path.suffix == ".npz":
+        return read_lessons(path, faces)
+    teacher = EmotionClassifier(path)
+    learnt = teacher.about.get("dataset", "nobody knows what")
+    if learnt != dataset:
+        raise InputError(f"{path} learnt from {learnt}, these faces are {dataset}: name models trained on {dataset}")
+    return mean_of_mirrored(teacher, faces.images)
 
 
 if __name__ == "__main__":
