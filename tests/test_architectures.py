@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from emotion_detection.architectures import NETWORKS, build
+from emotion_detection.architectures import NETWORKS, build, plain
 from emotion_detection.config import Train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "fer_resnet.yaml"
@@ -71,6 +71,15 @@ def test_the_temperature_is_applied_in_float32_whatever_the_policy(params):
     assert layer.compute_dtype == "float32"
 
 
+def test_its_plain_twin_is_of_keras_alone_and_answers_the_same(model):
+    random = np.random.default_rng(0)
+    for weight in model.weights:  # moving statistics too
+        weight.assign(weight + random.uniform(0, 0.01, weight.shape))
+    twin = plain(model)
+    assert {type(layer).__module__.split(".")[0] for layer in twin.layers} == {"keras"}
+    np.testing.assert_allclose(twin.predict_on_batch(FACES), model.predict_on_batch(FACES), atol=1e-5)
+
+
 def test_dropout_before_the_last_layer_is_that_of_params(model):
     assert [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)][-1].rate == 0.37
 
@@ -101,6 +110,26 @@ def test_fer_resnet_is_as_wide_deep_and_coarse_as_params_say(params):
     assert sums == [(None, 24, 24, 8)] + 3 * [(None, 12, 12, 24)]
     fine = build(train.model_copy(update={"stem_stride": 1}))
     assert next(layer.output.shape for layer in fine.layers if isinstance(layer, keras.layers.Add)) == (None, 48, 48, 8)
+
+
+def test_fer_resnet_reads_a_face_and_its_mirror_image_alike(params):
+    """Whatever its weights: here they and the moving statistics are random."""
+    settings = {
+        "architecture": "fer_resnet",
+        "widths": (8, 24),
+        "blocks": (1, 2),
+        "stem_stride": 2,
+        "standardize": True,
+    }
+    keras.utils.set_random_seed(1)
+    model = build(params.train.model_copy(update=settings))
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + random.normal(0, 0.02, weight.shape))
+    mirrored = model.predict_on_batch(FACES[:, :, ::-1])
+    np.testing.assert_allclose(mirrored, model.predict_on_batch(FACES), atol=1e-5)
+    turned = model.predict_on_batch(FACES.transpose(0, 2, 1, 3))
+    assert np.abs(mirrored - turned).max() > 1e-3
 
 
 def test_the_seed_decides_the_weights(params):

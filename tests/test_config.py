@@ -150,6 +150,9 @@ def test_widths_and_blocks_are_of_one_length():
         refusal(with_stages([8, 16, 32], [1, 1])) == "train needs as many widths as blocks, not [8, 16, 32] and [1, 1]"
     )
     assert "needs as many widths as blocks" in refusal(with_stages([], []))
+    assert "needs even widths, as half of the channels mirror the others, not [8, 15]" in refusal(
+        with_stages([8, 15], [1, 1])
+    )
     assert check_params(with_stages([8, 16], [1, 1]), "").train.widths == (8, 16)
 
 

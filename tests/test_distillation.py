@@ -95,10 +95,10 @@ def test_a_teacher_without_weight_or_the_reverse_is_refused(teacher, weight):
         distil(teacher, weight=weight)
 
 
-def command_on(drawn, folder, dataset):
+def command_on(drawn, folder, dataset, *teachers):
     save(drawn, folder / "faces.npz")
     (folder / "report.json").write_text(json.dumps({"dataset": dataset}))
-    command = [sys.executable, "-m", "emotion_detection.stages.teach", str(TEACHER), str(TEACHER)]
+    command = [sys.executable, "-m", "emotion_detection.stages.teach", *map(str, teachers or (TEACHER, TEACHER))]
     named = {"faces": "faces.npz", "data-report": "report.json", "folder": "lessons"}
     paths = [part for name, file in named.items() for part in (f"--{name}", str(folder / file))]
     return subprocess.run([*command, *paths], capture_output=True, text=True)
@@ -117,3 +117,11 @@ def test_the_command_writes_what_the_recipe_needs(drawn, taught, tmp_path):
     (written,) = (tmp_path / "lessons").iterdir()
     assert f"teacher: {written}" in result.stdout
     assert targets(distil(written), taught).shape == (14, 7)
+
+
+def test_earlier_lessons_teach_beside_a_model(drawn, taught, classifier, tmp_path):
+    earlier = save_lessons(np.full((14, 7), 1 / 7, np.float32), taught, [TEACHER], tmp_path)
+    assert not command_on(drawn, tmp_path, "fer2013", TEACHER, earlier).returncode
+    (written,) = (tmp_path / "lessons").iterdir()
+    expected = (mean_of_mirrored(classifier, taught.images) + 1 / 7) / 2
+    np.testing.assert_allclose(targets(distil(written, weight=1.0), taught), expected, atol=1e-3)

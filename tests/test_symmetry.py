@@ -1,6 +1,5 @@
 """Layers for which left and right are alike: what a mirror does to their input, it does to their output."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -59,10 +58,18 @@ def test_dense_weighs_both_halves_the_same():
     np.testing.assert_allclose(answer(layer, np.concatenate([second, first], axis=-1)), scores, atol=1e-5)
 
 
-def test_they_are_read_back_from_a_file(tmp_path):
-    inputs = keras.Input(PICTURES.shape[1:])
-    features = keras.layers.GlobalAveragePooling2D()(MirrorConv2D(4, 3, first=True)(inputs))
-    model = keras.Model(inputs, MirrorDense(7)(features))
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again.predict_on_batch(PICTURES), model.predict_on_batch(PICTURES))
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (MirrorConv2D(4, 3, activation="relu"), MAPS),
+        (MirrorConv2D(4, 4, strides=2, first=True), PICTURES),
+        (MirrorDense(7), MAPS[:, 0, 0]),
+    ],
+)
+def test_a_plain_twin_answers_the_same(layer, inputs):
+    expected = answer(layer, inputs)
+    twin = layer.plain()
+    twin.build(inputs.shape)
+    twin.set_weights([ops.convert_to_numpy(weight) for weight in layer.whole_weights()])
+    assert type(twin).__module__.startswith("keras.")
+    np.testing.assert_allclose(answer(twin, inputs), expected, atol=1e-5)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from emotion_detection.config import Train
 from emotion_detection.labels import EMOTIONS, IMAGE_SIZE
@@ -30,6 +30,19 @@ def build(train: Train, *, temperature: float = 1.0) -> keras.Model:
     logits = layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
     return keras.Model(faces, probabilities, name=train.architecture)
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """The same network in Keras's own layers alone: what is saved needs no code of this project."""
+
+    def own(layer: layers.Layer) -> layers.Layer:
+        return layer.plain() if hasattr(layer, "plain") else layer.__class__.from_config(layer.get_config())
+
+    twin = keras.models.clone_model(model, clone_function=own)
+    for layer, source in zip(twin.layers, model.layers, strict=True):
+        weights = source.whole_weights() if hasattr(source, "whole_weights") else source.weights
+        layer.set_weights([ops.convert_to_numpy(weight) for weight in weights])
+    return twin
 
 
 def seed_cnn(x: Tensor, train: Train) -> Tensor:

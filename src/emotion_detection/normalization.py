@@ -8,7 +8,6 @@ from keras import ops
 Tensor = Any  # Keras tensors have no useful static type
 
 
-@keras.saving.register_keras_serializable("emotion_detection")
 class BatchNorm(keras.layers.BatchNormalization):
     """Keras's layer for maps (n,h,w,c); of `groups` equal groups of channels, the i-th ones share their weights.
 
@@ -18,30 +17,30 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def __init__(self, groups: int = 1, **settings: Any) -> None:
         super().__init__(**settings)
-        self.groups = groups
+        self._groups = groups
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         *places, channels = input_shape
-        super().build((*places, channels // self.groups))
+        super().build((*places, channels // self._groups))
         self.input_spec = None  # which would ask for the channels of one group
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: None = None) -> Tensor:  # noqa: ARG002
-        beta, gamma = self._of_all_groups(self.beta), self._of_all_groups(self.gamma)
+        gamma, beta, mean, variance = self.whole_weights()
         if training:
             normal, *batch = _normalized(inputs, beta, gamma, self.epsilon)
             for moving, statistic in zip((self.moving_mean, self.moving_variance), batch, strict=True):
-                shared = ops.mean(ops.reshape(statistic, (self.groups, -1)), axis=0)
+                shared = ops.mean(ops.reshape(statistic, (self._groups, -1)), axis=0)
                 moving.assign(moving * self.momentum + shared * (1 - self.momentum))
         else:
-            mean, variance = map(self._of_all_groups, (self.moving_mean, self.moving_variance))
             normal = _applied(inputs, mean, variance, beta, gamma, self.epsilon)
         return ops.cast(normal, self.compute_dtype)
 
-    def _of_all_groups(self, weight: Tensor) -> Tensor:
-        return ops.tile(weight, (self.groups,))
+    def plain(self) -> keras.layers.Layer:
+        """A layer of Keras's own to take the whole weights."""
+        return keras.layers.BatchNormalization.from_config(self.get_config())
 
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"groups": self.groups}
+    def whole_weights(self) -> list[Tensor]:
+        return [ops.tile(weight, (self._groups,)) for weight in self.weights]
 
 
 def _normalized(inputs: Tensor, beta: Tensor, gamma: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:

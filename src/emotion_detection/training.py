@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emotion_detection.architectures import build
+from emotion_detection.architectures import build, plain
 from emotion_detection.batches import augmentation, batches
 from emotion_detection.calibration import fit_temperature
 from emotion_detection.config import Train
@@ -105,7 +105,7 @@ class _Trainer:
         return 1 + scores.index(max(scores)) if scores else 0
 
     def best_model(self) -> tuple[keras.Model, float]:
-        """The best weights in a float32 network, calibrated on val, and the temperature that it took.
+        """The best weights in a plain float32 network, calibrated on val, and the temperature that it took.
 
         float32: what is exported must not depend on this machine's precision.
         """
@@ -115,7 +115,7 @@ class _Trainer:
         temperature = fit_temperature(probabilities, self._val.labels)
         model = build_with(self._train, precision="float32", temperature=temperature)
         model.set_weights(self._best)
-        return model, temperature
+        return plain(model), temperature
 
     def run_epoch(self) -> Epoch:
         epoch = len(self.history) + 1
