@@ -14,7 +14,9 @@ from emotion_detection import (
     devices,
     distillation,
     metrics,
+    normalization,
     optimization,
+    symmetry,
     tracking,
     training,
 )
@@ -29,7 +31,18 @@ from emotion_detection.replacing import replacing
 from emotion_detection.training import Fitted, fit
 
 # Those that decide what a training gives.
-MODULES = (architectures, batches, calibration, devices, distillation, metrics, optimization, training)
+MODULES = (
+    architectures,
+    batches,
+    calibration,
+    devices,
+    distillation,
+    metrics,
+    normalization,
+    optimization,
+    symmetry,
+    training,
+)
 
 
 def main() -> None:
