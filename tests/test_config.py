@@ -153,6 +153,7 @@ def test_widths_and_blocks_are_of_one_length():
     assert "needs even widths, as half of the channels mirror the others, not [8, 15]" in refusal(
         with_stages([8, 15], [1, 1])
     )
+    assert "halves 48 pixels too often" in refusal(with_stages(5 * [8], 5 * [1]))
     assert check_params(with_stages([8, 16], [1, 1]), "").train.widths == (8, 16)
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from tests.onnx_files import write_linear
 
-from emotion_detection.architectures import NETWORKS
+from emotion_detection.architectures import NETWORKS, plain
 from emotion_detection.calibration import at_temperature
 from emotion_detection.export import HALF_TOLERANCE, TOLERANCE, export_onnx
 from emotion_detection.inference import EmotionClassifier
@@ -27,8 +27,8 @@ def narrow(units, **settings):
 
 
 def seasoned(train, seed=0):
-    """The network with weights as after a training: no batch norm is the identity, no bias 0."""
-    model = build_with(train, precision="float32")
+    """The plain network with weights as after a training: no batch norm is the identity, no bias 0."""
+    model = plain(build_with(train, precision="float32"))
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         if "seed" in variable.path:
@@ -40,7 +40,8 @@ def seasoned(train, seed=0):
 
 @pytest.mark.parametrize("architecture", NETWORKS)
 def test_every_network_computes_the_same_as_onnx(architecture, params, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(layers, "Dense", narrow)
+    if architecture == "paper_cnn":
+        monkeypatch.setattr(layers, "Dense", narrow)
     model = seasoned(
         params.train.model_copy(update={"architecture": architecture, "widths": (16, 32), "blocks": (1, 1)})
     )
@@ -68,7 +69,7 @@ def test_a_model_taught_in_bfloat16_is_exported_in_float32(params, drawn, tmp_pa
 
 
 def test_the_file_holds_its_kernels_in_half_the_bytes(params, tmp_path):
-    model = build_with(params.train.model_copy(update={"architecture": "fer_resnet"}), precision="float32")
+    model = plain(build_with(params.train.model_copy(update={"architecture": "fer_resnet"}), precision="float32"))
     export_onnx(model, tmp_path / "model.onnx")
     kernels = [one for one in onnx.load(tmp_path / "model.onnx").graph.initializer if len(one.dims) > 1]
     held = {one.data_type for one in kernels if one.data_type != onnx.TensorProto.INT64}
@@ -88,7 +89,7 @@ def test_weights_that_half_precision_cannot_hold_stay_as_they_are(tmp_path, caps
 
 def test_the_file_tells_what_it_is_and_computes_with_its_temperature(params, drawn, tmp_path):
     train = params.train.model_copy(update={"architecture": "fer_resnet", "widths": (8,), "blocks": (1,)})
-    raw, warm = (build_with(train, precision="float32", temperature=t) for t in (1.0, 1.7))
+    raw, warm = (plain(build_with(train, precision="float32", temperature=t)) for t in (1.0, 1.7))
     about = {"temperature": "1.7", "run_id": "0123", "dataset": "sample", "architecture": "fer_resnet"}
     export_onnx(warm, tmp_path / "model.onnx", about=about)
     classifier = EmotionClassifier(tmp_path / "model.onnx")

@@ -84,11 +84,12 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
     """Residual blocks (He et al. 2016, arXiv 1512.03385) with squeeze-and-excitation (Hu et al. 2018, 1709.01507).
 
     Stem and shortcuts lose no pixel where the resolution halves, after He et al. 2019 (ResNet-D, arXiv 1812.01187).
-    Every layer treats left and right alike: a face and its mirror image have the same probabilities.
+    Every layer treats left and right alike: a face and its mirror image have the same probabilities. That is why only
+    even widths of maps are halved.
     """
     if train.standardize:
         x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
-    x = _mirror_conv_norm(x, _even(train.widths[0] / STEM_SHARE), activation="relu", first=True)
+    x = _mirror_conv_norm(x, train.widths[0] // STEM_SHARE, activation="relu", first=True)
     x = _mirror_conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):
@@ -96,9 +97,9 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
     return _logits(layers.GlobalAveragePooling2D()(x), train, dense=MirrorDense)
 
 
-def _even(width: float) -> int:
-    """The even number next below, 2 at least: channels come in two halves."""
-    return 2 * max(int(width / 2), 1)
+def _half(width: int) -> int:
+    """The channels of each half of a width, 1 at least."""
+    return max(width // 2, 1)
 
 
 def _logits(features: Tensor, train: Train, *, dense: type[layers.Dense] = layers.Dense) -> Tensor:
@@ -126,7 +127,7 @@ def _mirror_conv_norm(
     x: Tensor, width: int, *, kernel: int = 3, stride: int = 1, activation: str = "linear", first: bool = False
 ) -> Tensor:
     kernel = kernel if stride == 1 else 2 * stride  # even, as MirrorConv2D asks
-    x = MirrorConv2D(width // 2, kernel, strides=stride, kernel_initializer="he_normal", first=first)(x)
+    x = MirrorConv2D(_half(width), kernel, strides=stride, kernel_initializer="he_normal", first=first)(x)
     return layers.Activation(activation)(_norm(x, groups=2))
 
 
@@ -141,8 +142,8 @@ def _residual(x: Tensor, width: int, *, stride: int) -> Tensor:
 
 def _excited(x: Tensor, width: int) -> Tensor:
     gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    gate = MirrorConv2D(_even(width / SQUEEZE) // 2, 1, activation="relu")(gate)
-    return layers.Multiply()([x, MirrorConv2D(width // 2, 1, activation="sigmoid")(gate)])
+    gate = MirrorConv2D(_half(width // SQUEEZE), 1, activation="relu")(gate)
+    return layers.Multiply()([x, MirrorConv2D(_half(width), 1, activation="sigmoid")(gate)])
 
 
 NETWORKS: dict[str, Callable[[Tensor, Train], Tensor]] = {

@@ -71,10 +71,7 @@ def _beyond(metrics: Numbers) -> str:
     """What else was measured, as far as it was."""
     told = []
     if "test_flip_accuracy" in metrics:
-        told.append(
-            f"Averaged with the mirror image, test: {_interval(metrics, 'test_flip_accuracy', 100)}; a network that "
-            "reads both alike gains nothing by it."
-        )
+        told.append(f"Averaged with the mirror image, test: {_interval(metrics, 'test_flip_accuracy', 100)}.")
     if "test_ece_uncalibrated" in metrics:
         val, test = (
             f"{metrics[f'{split}_ece']:.3f} with it and {metrics[f'{split}_ece_uncalibrated']:.3f} without on {split}"

@@ -7,6 +7,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from emotion_detection.errors import InputError
+from emotion_detection.labels import IMAGE_SIZE
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -93,6 +94,8 @@ class Train(Section):
             raise ValueError(f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}")
         if any(width % 2 for width in self.widths):
             raise ValueError(f"needs even widths, as half of the channels mirror the others, not {list(self.widths)}")
+        if IMAGE_SIZE % (self.stem_stride * 2 ** (len(self.widths) - 1)):
+            raise ValueError(f"halves {IMAGE_SIZE} pixels too often: fewer widths and blocks, or stem_stride 1")
         return self
 
 

@@ -12,7 +12,7 @@ class BatchNorm(keras.layers.BatchNormalization):
     """Keras's layer for maps (n,h,w,c); of `groups` equal groups of channels, the i-th ones share their weights.
 
     Keras normalises in float32, one operation after the other. TensorFlow has it all, and its gradient, in one kernel,
-    for bfloat16 too: fer_resnet is taught in two thirds of the time (benchmarks/training_speed.py).
+    for bfloat16 too (benchmarks/training_speed.py). It divides the variance that it hands out by one less.
     """
 
     def __init__(self, groups: int = 1, **settings: Any) -> None:

@@ -2,8 +2,8 @@
 
 Group convolutions (Cohen & Welling 2016, arXiv 1602.07576) of the group of two: channels come in two halves, and the
 second half is what the first one would be for the mirrored face, seen in the mirror. A layer keeps the weights of its
-first half; those of the second follow from them. That halves what there is to learn and changes nothing in the time a
-face takes. What is saved or exported holds Keras's own layers, with whole weights (`architectures.plain`).
+first half; those of the second follow from them. That halves what there is to learn; a face takes as long as with
+ordinary layers of the same kernels, which are what is saved or exported (`architectures.plain`).
 """
 
 from typing import Any

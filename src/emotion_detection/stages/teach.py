@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def teach(paths: argparse.Namespace) -> None:
     InputError if a teacher learnt from another data set: what is tested here may have been taught there.
     """
     faces, dataset = load(paths.faces).of("train"), json.loads(paths.data_report.read_text())["dataset"]
-    opinions = [opinion(path, faces, dataset) for path in tqdm(paths.teachers, "teachers", disable=None)]
+    opinions = [opinion() for opinion in tqdm([asked(path, faces, dataset) for path in paths.teachers], "teachers")]
     probabilities = np.mean(opinions, axis=0)
     agreed = (probabilities.argmax(1) == faces.labels).mean()
     path = save_lessons(probabilities, faces, paths.teachers, paths.folder)
@@ -39,15 +40,16 @@ def teach(paths: argparse.Namespace) -> None:
     print(f"    teacher: {path}\n    weight: 0.7\n    temperature: 1")
 
 
-def opinion(path: Path, faces: Faces, dataset: str) -> NDArray[np.float32]:
-    """Probabilities f32 (n,7) of a model, each face averaged with its mirror image, or of lessons as they stand."""
+def asked(path: Path, faces: Faces, dataset: str) -> Callable[[], NDArray[np.float32]]:
+    """A checked teacher, which gives its probabilities (n,7): a model averages each face with its mirror image."""
     if path.suffix == ".npz":
-        return read_lessons(path, faces)
+        lessons = read_lessons(path, faces)
+        return lambda: lessons
     teacher = EmotionClassifier(path)
     learnt = teacher.about.get("dataset", "nobody knows what")
     if learnt != dataset:
         raise InputError(f"{path} learnt from {learnt}, these faces are {dataset}: name models trained on {dataset}")
-    return mean_of_mirrored(teacher, faces.images)
+    return lambda: mean_of_mirrored(teacher, faces.images)
 
 
 if __name__ == "__main__":
