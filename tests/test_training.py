@@ -65,8 +65,8 @@ def test_fourteen_faces_are_learnt_by_heart(params, plain, drawn, tmp_path):
             "augment": plain,
             "optimizer": "adam",
             "learning_rate": 0.01,
-            "epochs": 45,
-            "patience": 45,
+            "epochs": 70,
+            "patience": 70,
             "batch_size": 8,
         }
     )
