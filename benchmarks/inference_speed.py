@@ -1,8 +1,8 @@
 """The shipped model beside the original's network and mini-Xception: time a face, multiplications, size.
 
-    python benchmarks/inference_speed.py [--repeats 300] [--paper]
+    python benchmarks/inference_speed.py [--repeats 300] [--threads 2] [--paper]
 
-onnxruntime on two threads, one face and a batch of 64, calls interleaved in one run; medians. The other networks have
+onnxruntime, one face and a batch of 64, calls interleaved in one run; medians. The other networks have
 random weights, which take as long as trained ones. Parameters are those of the exported file, which has its batch
 normalisations folded into the convolutions: a few less than Keras counts. --paper adds paper_cnn, whose export takes
 minutes.
@@ -27,18 +27,18 @@ from emotion_detection.stages.adopt import merged
 from emotion_detection.training import build_with
 
 ROOT = Path(__file__).parents[1]
-THREADS = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=300, help="calls with one face; a tenth of it with 64")
+    parser.add_argument("--threads", type=int, default=2, help="of every call")
     parser.add_argument("--paper", action="store_true", help="paper_cnn too")
     arguments = parser.parse_args()
     others = ["seed_cnn", "mini_xception", *["paper_cnn"][: arguments.paper]]
     with tempfile.TemporaryDirectory() as folder:
         files = {"shipped": pretrained.MODEL} | {name: exported(name, Path(folder)) for name in others}
-        sessions = {name: session(path) for name, path in files.items()}
+        sessions = {name: session(path, threads=arguments.threads) for name, path in files.items()}
         one = timed(sessions, count=1, repeats=arguments.repeats)
         many = timed(sessions, count=64, repeats=max(arguments.repeats // 10, 5))
         print(f"{'':16}{'parameters':>12}{'MMAC':>8}{'MB':>7}{'1 face':>10}{'64 faces':>11}{'of seed_cnn':>16}")
@@ -64,9 +64,9 @@ def exported(name: str, folder: Path) -> Path:
     return path
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
+def session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -32,7 +32,8 @@ def teach(paths: argparse.Namespace) -> None:
     InputError if a teacher learnt from another data set: what is tested here may have been taught there.
     """
     faces, dataset = load(paths.faces).of("train"), json.loads(paths.data_report.read_text())["dataset"]
-    opinions = [opinion() for opinion in tqdm([asked(path, faces, dataset) for path in paths.teachers], "teachers")]
+    teachers = [asked(path, faces, dataset) for path in paths.teachers]
+    opinions = [opinion() for opinion in tqdm(teachers, "teachers", disable=None)]
     probabilities = np.mean(opinions, axis=0)
     agreed = (probabilities.argmax(1) == faces.labels).mean()
     path = save_lessons(probabilities, faces, paths.teachers, paths.folder)
