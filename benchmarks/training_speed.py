@@ -101,7 +101,7 @@ def our_way(train: Train, faces: Faces) -> Step:
 
 def whole_batches(train: Train, faces: Faces) -> Iterator[tuple[Any, Any]]:
     for epoch in range(10_000):
-        yield from batches(faces, targets(train.distil, faces), train.augment, batch_size=BATCH, seed=0, epoch=epoch)
+        yield from batches(faces, targets(train, faces)[0], train.augment, batch_size=BATCH, seed=0, epoch=epoch)
 
 
 def compare(ways: dict[str, Step], count: int) -> None:

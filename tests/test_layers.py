@@ -12,9 +12,9 @@ LAYERS = [
     for names in (
         "labels errors replacing anatomy palette trees workers addresses",
         "config dataset members metrics calibration portrait provenance tracking inference faces sources sheets "
-        "storages normalization symmetry",
+        "storages normalization symmetry named",
         "batches architectures devices optimization figures timelines fer_csv pictures synthetic export distillation "
-        "canvases registry heatmap card space studies study_figures",
+        "canvases registry heatmap card space studies study_figures starts",
         "formats downloads training pretrained guidance search",
         "recognition trials",
         "following drawing readings",

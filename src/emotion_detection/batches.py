@@ -33,20 +33,33 @@ def augmentation(train: Train, epoch: int) -> Augment:
 
 
 def batches(
-    faces: Faces, targets: Targets, how: Augment, *, batch_size: int, seed: int, epoch: int
+    faces: Faces,
+    targets: Targets,
+    how: Augment,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    lessons: Targets | None = None,
 ) -> Iterator[tuple[Images, Targets]]:
     """Yield images u8 (b,48,48,1) and targets f32 (b,7): every face, in an order drawn from (seed, epoch).
+
+    lessons f32 (v,m,7): what is added to the targets of the m changed faces of each of the epochs 1 to v; those after
+    them are these epochs again, as nobody was asked about others.
 
     The last batch is filled up with faces from the epoch's beginning: a smaller one would make TensorFlow compile
     twice, and an odd one can crash it (oneDNN's gradients of separable convolutions in TensorFlow 2.21).
     Nothing outlives an epoch, so an epoch is the same whether or not training was interrupted before it.
     """
-    rng = np.random.default_rng([seed, epoch])
+    view = 1 + (epoch - 1) % len(lessons) if lessons is not None else epoch
+    rng = np.random.default_rng([seed, view])
     steps = -(-len(faces) // batch_size)
-    for rows in np.resize(rng.permutation(len(faces)), (steps, batch_size)):
+    for step, rows in enumerate(np.resize(rng.permutation(len(faces)), (steps, batch_size))):
         images, wanted = augment(faces.images[rows], how, rng), targets[rows]
         if how.mixup:
             images, wanted = _mixed(images, wanted, how.mixup, rng)
+        if lessons is not None:
+            wanted = wanted + lessons[view - 1, step * batch_size :][:batch_size]
         yield images[..., np.newaxis], wanted
 
 

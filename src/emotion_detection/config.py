@@ -64,6 +64,7 @@ class Distil(Section):
 
 class Train(Section):
     seed: Annotated[int, Field(ge=0)]
+    start: Annotated[str, Field(min_length=1)]  # weights of an earlier training, named by their digest; or none
     architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
     widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage, even
     blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage

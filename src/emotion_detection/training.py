@@ -24,6 +24,7 @@ from emotion_detection.errors import DivergedError, InputError
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.metrics import macro_f1
 from emotion_detection.optimization import compile_for, resolve_precision
+from emotion_detection.starts import begin
 
 Epoch = dict[str, float]  # one row of the history: metric name -> value
 OnEpoch = Callable[[Epoch], None]
@@ -35,10 +36,12 @@ PREDICTED_AT_ONCE = 512  # faces
 class Fitted:
     """The model with the weights of its best epoch (largest val_macro_f1), and a row of metrics per epoch.
 
-    temperature: what the model divides its logits by, fitted on val.
+    weights: the same as they were learnt, for `starts`. temperature: what the model divides its logits by, fitted on
+    val.
     """
 
     model: keras.Model
+    weights: list[NDArray[np.float32]]
     history: list[Epoch]
     temperature: float
 
@@ -60,7 +63,7 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch:
             trainer.save(checkpoint)  # first: an epoch that was told of is never run again
         on_epoch(row)
     model, temperature = trainer.best_model()
-    return Fitted(model, trainer.history, temperature)
+    return Fitted(model, trainer.best_weights, trainer.history, temperature)
 
 
 def build_with(train: Train, *, precision: str, temperature: float = 1.0) -> keras.Model:
@@ -86,12 +89,14 @@ class _Trainer:
         self._devices = Devices()
         with self._devices.scope():
             self._model = build_with(train, precision=resolve_precision(train.precision))
+            if train.start != "none":
+                begin(self._model, Path(train.start))
             compile_for(self._model, train, steps=self._steps * train.epochs)
             self._model.optimizer.build(self._model.trainable_variables)
-        self._targets = targets(train.distil, self._taught)
+        self._targets, self._lessons = targets(train, self._taught)
         self._devices.prepare(self._model, self._taught.images[:2, ..., np.newaxis], self._targets[:2])
         self._class_weight = _class_weight(self._taught.labels) if train.class_weight == "balanced" else None
-        self._best: list[NDArray[np.float32]] = []
+        self.best_weights: list[NDArray[np.float32]] = []
         self.history: list[Epoch] = []
 
     @property
@@ -110,11 +115,11 @@ class _Trainer:
         float32: what is exported must not depend on this machine's precision.
         """
         raw = build_with(self._train, precision="float32")
-        raw.set_weights(self._best)
+        raw.set_weights(self.best_weights)
         probabilities = _predict(raw, self._val.images[..., np.newaxis])
         temperature = fit_temperature(probabilities, self._val.labels)
         model = build_with(self._train, precision="float32", temperature=temperature)
-        model.set_weights(self._best)
+        model.set_weights(self.best_weights)
         return plain(model), temperature
 
     def run_epoch(self) -> Epoch:
@@ -126,7 +131,7 @@ class _Trainer:
         scores, weights = self._validate()
         self.history.append({"epoch": epoch, **taught, **scores, "learning_rate": rate, "images_per_second": speed})
         if self._best_epoch == epoch:
-            self._best = weights
+            self.best_weights = weights
         return self.history[-1]
 
     def _teach(self, epoch: int) -> Epoch:
@@ -140,6 +145,7 @@ class _Trainer:
             batch_size=self._train.batch_size,
             seed=self._train.seed,
             epoch=epoch,
+            lessons=self._lessons,
         )
         bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps, unit="batch", leave=False)
         for images, wanted in bar:
@@ -188,7 +194,7 @@ class _Trainer:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self._model.save_weights(unfinished / "state.weights.h5")
-        np.savez(unfinished / "best.npz", *self._best)
+        np.savez(unfinished / "best.npz", *self.best_weights)
         (unfinished / "history.json").write_text(json.dumps(self.history))
         os.rename(unfinished, folder)
         for older in _states(checkpoint)[:-1]:
@@ -200,7 +206,7 @@ class _Trainer:
             return
         self._model.load_weights(states[-1] / "state.weights.h5")
         with np.load(states[-1] / "best.npz", allow_pickle=False) as best:
-            self._best = [best[name] for name in best.files]
+            self.best_weights = [best[name] for name in best.files]
         self.history = json.loads((states[-1] / "history.json").read_text())
         print(f"resuming after epoch {len(self.history)} of {self._train.epochs}, from {checkpoint}")
 

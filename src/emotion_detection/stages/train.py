@@ -16,6 +16,7 @@ from emotion_detection import (
     metrics,
     normalization,
     optimization,
+    starts,
     symmetry,
     tracking,
     training,
@@ -28,6 +29,7 @@ from emotion_detection.labels import SPLITS
 from emotion_detection.optimization import resolve_precision
 from emotion_detection.provenance import provenance
 from emotion_detection.replacing import replacing
+from emotion_detection.starts import save_start
 from emotion_detection.training import Fitted, fit
 
 # Those that decide what a training gives.
@@ -40,6 +42,7 @@ MODULES = (
     metrics,
     normalization,
     optimization,
+    starts,
     symmetry,
     training,
 )
@@ -90,10 +93,14 @@ def train(paths: argparse.Namespace) -> None:
 
 
 def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> None:
-    """Write model.keras, model.onnx (compared, with `about` inside), history.csv and run.json, all or none."""
+    """Write the model, all or none.
+
+    model.keras, model.onnx (compared, with `about` inside), start/ for a training that goes on, history.csv, run.json.
+    """
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         fitted.model.save(unfinished / "model.keras")
+        save_start(fitted.weights, unfinished / "start")
         differences = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
         with (unfinished / "history.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(fitted.history[0]), lineterminator="\n")
