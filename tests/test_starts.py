@@ -57,7 +57,7 @@ def test_another_network_is_refused(train, start):
 
 
 def test_a_missing_or_changed_file_is_named(network, start, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.npz cannot be read .*build/model/start/"):
+    with pytest.raises(InputError, match=r"gone\.npz cannot be read .*in start/ beside its model"):
         begin(network, tmp_path / "gone.npz")
     other = shutil.copy(start, tmp_path / "0123456789ab.npz")
     with pytest.raises(InputError, match="is not the file of that name any more"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emotion_detection.errors import InputError
 from emotion_detection.named import read_named, write_named
 
-REMEDY = "copy the file that a training left under build/model/start/, with its name, or write `start: none`"
+REMEDY = "copy the file that a training left in start/ beside its model.keras, name and all, or write `start: none`"
 
 
 def save_start(weights: Sequence[NDArray[np.float32]], folder: Path) -> Path:
