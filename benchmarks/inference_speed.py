@@ -67,6 +67,8 @@ def exported(name: str, folder: Path) -> Path:
 def session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # An idle thread sleeps: else those of one network, spinning, would hold the cores that the next one needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
