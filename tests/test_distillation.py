@@ -186,6 +186,7 @@ def test_a_changed_face_is_taught_what_the_teachers_think_of_it(changing, taught
 def test_the_command_asks_about_the_faces_that_training_will_show(changing, taught, classifier):
     _, lessons = targets_of(changing, taught)
     rows = -(-len(taught) // changing.batch_size) * changing.batch_size
+    assert lessons is not None
     assert lessons.shape == (EPOCHS, rows, 7)
     for epoch in range(EPOCHS):
         x = np.concatenate([x for x, _ in batches_of(changing, taught, epoch + 1)])[..., 0]
