@@ -1,6 +1,7 @@
 """Distillation: targets between label and teacher, and a file of lessons that cannot be taken for another."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from emotion_detection.distillation import changes, mean_of_mirrored, save_lesso
 from emotion_detection.distillation import targets as targets_of
 from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
+from emotion_detection.starts import save_start
+from emotion_detection.training import fit
 
 TEACHER = Path(__file__).parents[1] / "pretrained" / "model.onnx"
 
@@ -193,10 +196,43 @@ def test_the_command_asks_about_the_faces_that_training_will_show(changing, taug
         np.testing.assert_allclose(lessons[epoch], 0.75 * classifier.probabilities(x), atol=1e-3)
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"batch_size": 32}, {"finish": 0.5}])
-def test_lessons_about_other_changes_are_refused(changing, taught, change):
-    with pytest.raises(InputError, match=r"is about faces changed by .*: let train have these settings"):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 2}, "train.seed 1, not 2: let train have that"),
+        ({"batch_size": 32}, "train.batch_size 64, not 32: let train have that"),
+        ({"finish": 0.5}, "train.finish 0, not 0.5: let train have that"),
+    ],
+)
+def test_lessons_about_other_changes_are_refused(changing, taught, change, words):
+    with pytest.raises(InputError, match=f"is about faces changed with {words}"):
         targets_of(changing.model_copy(update=change), taught)
+
+
+def test_a_training_learns_from_lessons_about_changed_faces(changing, drawn):
+    small = {"architecture": "fer_resnet", "widths": (8,), "blocks": (1,), "epochs": 3, "patience": 3}
+    train = changing.model_copy(update=small | {"precision": "float32", "distil": changing.distil})
+    history = fit(train, drawn, on_epoch=lambda _: None).history
+    # Cross-entropy to targets that sum to 1: without the lessons they would sum to a quarter, and so would the loss.
+    assert 1.2 < history[0]["loss"] < 3
+
+
+def test_weights_are_no_lessons(targets, taught, tmp_path):
+    weights = save_start([np.zeros(3, np.float32)], tmp_path)
+    with pytest.raises(InputError, match="holds no lessons"):
+        targets(distil(weights), taught)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "finish", "words"), [("1", 0.5, "has train.finish 0.5: write 0"), ("-1", 0, "is -1")]
+)
+def test_epochs_that_cannot_be_asked_about_are_refused_before_any_work(drawn, tmp_path, epochs, finish, words):
+    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    params.write_text(re.sub("finish: 0", f"finish: {finish}", text))
+    result = command_on(drawn, tmp_path, "fer2013", TEACHER, more=("--epochs", epochs, "--params", str(params)))
+    assert result.returncode
+    assert words in result.stderr
 
 
 def test_lessons_about_changed_faces_say_nothing_of_others(drawn, about_changed, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from emotion_detection.distillation import save_lessons
 from emotion_detection.errors import InputError
 from emotion_detection.starts import begin, save_start
 from emotion_detection.training import build_with, fit
@@ -54,6 +55,13 @@ def test_another_network_is_refused(train, start):
         begin(wider, start)
     for a, b in zip(wider.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_lessons_are_no_weights(network, drawn, tmp_path):
+    taught = drawn.of("train")
+    lessons = save_lessons(np.full((len(taught), 7), 1 / 7, np.float32), taught, [], tmp_path)
+    with pytest.raises(InputError, match="holds no weights"):
+        begin(network, lessons)
 
 
 def test_a_missing_or_changed_file_is_named(network, start, tmp_path):

@@ -15,6 +15,7 @@ from emotion_detection.errors import InputError
 from emotion_detection.inference import EmotionClassifier
 from emotion_detection.labels import EMOTIONS
 from emotion_detection.named import read_named, write_named
+from emotion_detection.trees import flat
 
 Images = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
@@ -47,7 +48,6 @@ def save_lessons(
     content = io.BytesIO()
     np.savez(
         content,
-        allow_pickle=False,
         probabilities=probabilities.astype(np.float16),
         faces=np.array(digest(faces)),
         changes=np.array(changed),
@@ -73,10 +73,17 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
     truth *= 1 - distil.weight
     if changed == AS_THEY_ARE:
         return truth + lessons, None
-    if train.finish or changed != changes(train):
-        made = json.loads(changed) | {"finish": 0}
-        raise InputError(f"{path} is about faces changed by {made}: let train have these settings, or {REMEDY}")
+    _check(changed, train, path)
     return truth, lessons
+
+
+def _check(changed: str, train: Train, path: Path) -> None:
+    """InputError unless training changes the faces as those were changed that the lessons are about."""
+    made = flat(json.loads(changed) | {"finish": 0})
+    here = flat(json.loads(changes(train)) | {"finish": train.finish})
+    differ = [f"train.{key} {value}, not {here[key]}" for key, value in made.items() if value != here[key]]
+    if differ:
+        raise InputError(f"{path} is about faces changed with {', '.join(differ)}: let train have that, or {REMEDY}")
 
 
 def read_lessons(path: Path, faces: Faces) -> Probabilities:
@@ -89,6 +96,8 @@ def read_lessons(path: Path, faces: Faces) -> Probabilities:
 
 def _read(path: Path, faces: Faces) -> tuple[Probabilities, str]:
     with np.load(io.BytesIO(read_named(path, REMEDY)), allow_pickle=False) as lessons:
+        if "faces" not in lessons:
+            raise InputError(f"{path} holds no lessons: {REMEDY}")
         if str(lessons["faces"]) != digest(faces):
             raise InputError(f"{path} was made for other training faces: {REMEDY}")
         changed = str(lessons["changes"]) if "changes" in lessons else AS_THEY_ARE  # before 2026-11-26 there were none

@@ -20,17 +20,20 @@ def save_start(weights: Sequence[NDArray[np.float32]], folder: Path) -> Path:
     Half precision: a beginning needs three digits, and the file is half as large.
     """
     content = io.BytesIO()
-    np.savez(content, *(array.astype(np.float16) for array in weights), allow_pickle=False)
+    np.savez(content, *(array.astype(np.float16) for array in weights))
     return write_named(content.getvalue(), folder)
 
 
 def begin(model: Any, path: Path) -> None:
     """Give a Keras model the weights of a file; InputError if it is damaged, missing, or of another network."""
     with np.load(io.BytesIO(read_named(path, REMEDY)), allow_pickle=False) as start:
+        if any(start[name].dtype != np.float16 for name in start.files):
+            raise InputError(f"{path} holds no weights: {REMEDY}")
         weights = [start[name].astype(np.float32) for name in start.files]
     shapes, wanted = ([array.shape for array in arrays] for arrays in (weights, model.get_weights()))
     if shapes != wanted:
         raise InputError(
-            f"{path} holds the weights of another network: take its architecture, widths and blocks, or its own file"
+            f"{path} holds the weights of another network: take its architecture, widths, blocks, stem_stride and "
+            "standardize from its recipe, or another file"
         )
     model.set_weights(weights)

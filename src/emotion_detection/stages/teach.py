@@ -38,8 +38,14 @@ def teach(paths: argparse.Namespace) -> None:
     InputError if a teacher learnt from another data set: what is tested here may have been taught there.
     """
     faces, dataset = load(paths.faces).of("train"), json.loads(paths.data_report.read_text())["dataset"]
-    if paths.epochs > 0:
+    if paths.epochs < 0:
+        raise InputError(f"--epochs is {paths.epochs}: ask about 1 or more, or leave it out for the faces as they are")
+    if paths.epochs:
         train = load_params(paths.params).train
+        if train.finish:
+            raise InputError(
+                f"{paths.params} has train.finish {train.finish}: write 0, as its faces are changed otherwise"
+            )
         probabilities, changed = of_changed(paths.teachers, faces, dataset, train, paths.epochs), changes(train)
     else:
         probabilities, changed = of_faces(paths.teachers, faces, dataset), AS_THEY_ARE
@@ -80,7 +86,9 @@ def of_changed(paths: list[Path], faces: Faces, dataset: str, train: Train, epoc
     teachers = [model(path, dataset) for path in paths]
     opinions = [
         np.mean([teacher.probabilities(images[..., 0]) for teacher in teachers], axis=0)
-        for images in tqdm(taught(faces, train, epochs), "batches", total=epochs * -(-len(faces) // train.batch_size))
+        for images in tqdm(
+            taught(faces, train, epochs), "batches", total=epochs * -(-len(faces) // train.batch_size), disable=None
+        )
     ]
     return np.concatenate(opinions).reshape(epochs, -1, opinions[0].shape[1])
 
