@@ -2,8 +2,8 @@
 
     python benchmarks/inference_speed.py [--repeats 300] [--threads 2] [--paper]
 
-onnxruntime, one face and a batch of 64, calls interleaved in one run; medians. The other networks have
-random weights, which take as long as trained ones. Parameters are those of the exported file, which has its batch
+onnxruntime, one face and a batch of 64, calls interleaved in one run, idle threads asleep; medians. The other networks
+have random weights, which take as long as trained ones. Parameters are those of the exported file, which has its batch
 normalisations folded into the convolutions: a few less than Keras counts. --paper adds paper_cnn, whose export takes
 minutes.
 """

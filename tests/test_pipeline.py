@@ -135,6 +135,18 @@ def test_the_one_run_tells_everything(project):
     } <= logged
 
 
+def test_a_training_leaves_weights_that_another_begins_with(project):
+    (left,) = (project.folder / "build" / "model" / "start").iterdir()
+    start = shutil.copy(left, project.folder / left.name)
+    before = project.read("model/run.json")["train"]["start"]
+    project.set(start=start.name)
+    project.run("dvc", "repro", "train")
+    assert project.read("model/run.json")["train"]["start"] == start.name != before
+    project.set(start=before)
+    project.run("dvc", "repro", "train")
+    assert project.read("model/run.json")["train"]["start"] == before
+
+
 def test_nothing_to_do_logs_nothing_and_old_params_bring_the_old_run_back(project):
     before, first = len(project.runs()), project.read("model/run.json")
     assert "up to date" in project.run("dvc", "repro")
