@@ -212,7 +212,7 @@ def test_a_stage_that_fails_leaves_its_run_failed(project):
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("epoch", 3, "train.epoch is not a parameter; allowed here: seed, architecture"),
+        ("epoch", 3, "train.epoch is not a parameter; allowed here: seed, start, architecture"),
         (
             "architecture",
             "vgg",
