@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.onnx_files import write_linear
+from tests.test_training import TINY
 
 from emotion_detection.batches import batches
 from emotion_detection.config import Distil
@@ -210,8 +211,7 @@ def test_lessons_about_other_changes_are_refused(changing, taught, change, words
 
 
 def test_a_training_learns_from_lessons_about_changed_faces(changing, drawn):
-    small = {"architecture": "fer_resnet", "widths": (8,), "blocks": (1,), "epochs": 3, "patience": 3}
-    train = changing.model_copy(update=small | {"precision": "float32", "distil": changing.distil})
+    train = changing.model_copy(update={**TINY, "epochs": 3, "patience": 3})
     history = fit(train, drawn, on_epoch=lambda _: None).history
     # Cross-entropy to targets that sum to 1: without the lessons they would sum to a quarter, and so would the loss.
     assert 1.2 < history[0]["loss"] < 3

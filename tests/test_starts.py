@@ -4,13 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.test_training import TINY
 
 from emotion_detection.distillation import save_lessons
 from emotion_detection.errors import InputError
 from emotion_detection.starts import begin, save_start
 from emotion_detection.training import build_with, fit
-
-TINY = {"architecture": "fer_resnet", "widths": (8,), "blocks": (1,), "stem_stride": 2, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
