@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data repro tune demo test check ui adopt ship lock
+.PHONY: help setup data repro tune demo test check ui adopt release ship lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,14 +31,14 @@ help: ## list these commands
 setup: $(INSTALLED) ## install everything into .venv; PYTHON=python3.12 chooses the interpreter
 
 data: $(INSTALLED) ## bring a data set: SOURCE=kaggle, SOURCE=huggingface or SOURCE=path/of/fer2013.csv
-	@python -m emotion_detection.stages.data "$(SOURCE)"
+	@emotion-detection data "$(SOURCE)"
 
 repro: $(INSTALLED) ## run what is out of date: prepare, train, evaluate, register
 	@dvc repro
 
 tune: $(INSTALLED) ## search better settings of train; WORKERS=2 shares this machine, STUDY= and OPTUNA_STORAGE= join others
 	@dvc repro prepare
-	@python -m emotion_detection.stages.tune --params params.yaml --faces build/faces.npz \
+	@emotion-detection tune --params params.yaml --faces build/faces.npz \
 		--data-report build/data_report.json --recipes recipes --out build/tuning --workers $(WORKERS) --study "$(STUDY)"
 
 demo: $(INSTALLED) ## read the faces before your webcam, in the browser; DEMO_PORT=7860
@@ -52,18 +52,22 @@ ui: $(INSTALLED) ## look at runs and models in the browser; PORT=5000
 	esac
 
 adopt: $(INSTALLED) ## take over the settings of a recipe: FROM=recipes/fer_resnet.yaml
-	@python -m emotion_detection.stages.adopt "$(FROM)" --params params.yaml
+	@emotion-detection adopt "$(FROM)" --params params.yaml
 
-ship: $(INSTALLED) ## put the pipeline's model into pretrained/, with its card: RECIPE=recipes/fer_resnet.yaml
-	@python -m emotion_detection.stages.ship --faces build/faces.npz --data-report build/data_report.json \
-		--model build/model --report build/report --recipe "$(RECIPE)" --pretrained pretrained
+release: $(INSTALLED) ## replace the shipped model by the pipeline's: RECIPE=recipes/fer_resnet.yaml
+	@emotion-detection release --faces build/faces.npz --data-report build/data_report.json \
+		--model build/model --report build/report --recipe "$(RECIPE)" --pretrained src/emotion_detection/pretrained
+
+ship:
+	@echo "make ship is now make release" >&2; exit 1
 
 test: $(INSTALLED) ## run the tests
 	@pytest
 
-check: $(INSTALLED) ## lint, formatting, types
+check: $(INSTALLED) ## lint, formatting, imports, types
 	@ruff check
 	@ruff format --check
+	@lint-imports --no-cache
 	@mypy
 
 lock: ## write requirements.lock anew after a change of pyproject.toml; needs uv, and UPGRADE=--upgrade renews all

@@ -13,10 +13,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from emotion_detection import canvases, pretrained
-from emotion_detection.dataset import load
-from emotion_detection.faces import HaarDetector
-from emotion_detection.inference import EmotionClassifier
+from emotion_detection.data.dataset import load
+from emotion_detection.evaluation import detector_crops
+from emotion_detection.inference import pretrained
+from emotion_detection.inference.classifier import EmotionClassifier
+from emotion_detection.inference.detector import HaarDetector
 
 MARGINS = np.arange(-0.15, 0.36, 0.05)
 
@@ -32,7 +33,7 @@ def main() -> None:
     classifier = EmotionClassifier(arguments.model)
     show_confidence(classifier.probabilities(val.images), val.labels)
     val = val[np.random.default_rng(0).permutation(len(val))[: arguments.count]]
-    found, crops = canvases.rediscovered(val.images, HaarDetector(), margins=MARGINS.tolist(), seed=0)
+    found, crops = detector_crops.redetect(val.images, HaarDetector(), margins=MARGINS.tolist(), seed=0)
     labels = val.labels[found]
     plain = float((classifier.probabilities(val.images[found]).argmax(1) == labels).mean())
     accuracies = [float((classifier.probabilities(faces).argmax(1) == labels).mean()) for faces in crops]

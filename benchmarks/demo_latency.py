@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.cameras import camera  # noqa: E402
+from tests.support.cameras import camera  # noqa: E402
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 PORT = 7870

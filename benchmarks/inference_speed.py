@@ -20,11 +20,11 @@ import onnxruntime
 import yaml
 from onnx import shape_inference
 
-from emotion_detection import pretrained
+from emotion_detection.commands.adopt import merged
 from emotion_detection.config import check_params
-from emotion_detection.export import export_onnx
-from emotion_detection.stages.adopt import merged
-from emotion_detection.training import build_with
+from emotion_detection.inference import pretrained
+from emotion_detection.training.onnx_export import export_onnx
+from emotion_detection.training.trainer import build_with
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,16 +19,17 @@ import keras
 import numpy as np
 import yaml
 
-from emotion_detection.architectures import build
-from emotion_detection.canvases import background, paste, place, scene
+from emotion_detection.commands.adopt import merged
 from emotion_detection.config import check_params
-from emotion_detection.dataset import load
-from emotion_detection.faces import Box, HaarDetector, to_gray
-from emotion_detection.following import Follower
-from emotion_detection.recognition import Recognizer
-from emotion_detection.sources import decode_image
-from emotion_detection.stages.adopt import merged
-from emotion_detection.synthetic import draw_faces
+from emotion_detection.data.dataset import load
+from emotion_detection.evaluation.detector_crops import background, paste, place, scene
+from emotion_detection.inference.detector import HaarDetector, to_gray
+from emotion_detection.inference.face_tracker import FaceTracker
+from emotion_detection.inference.media import decode_image
+from emotion_detection.inference.reading import Box
+from emotion_detection.inference.recognizer import Recognizer
+from emotion_detection.model.architectures import build
+from emotion_detection.synthetic.sample import draw_faces
 
 ROOT = Path(__file__).parents[1]
 RATE = 25  # frames a second of the videos
@@ -49,7 +50,7 @@ def main() -> None:
         for people in (1, 5):
             rng = np.random.default_rng(people)
             video = moving(easy, people, height, width, sides, arguments.frames, rng)
-            follower = Follower(recognizer)
+            follower = FaceTracker(recognizer)
             compare(f"video {name}, {people}", video, original, follower.recognize)
             stills = [
                 rgb(scene(some(easy, people, rng), height=height, width=width, sides_px=sides, rng=rng)[0])
@@ -155,7 +156,7 @@ def latency(faces: np.ndarray, recognizer: Recognizer, count: int) -> None:
         sides = (60, 90) if people == 10 else (70, 110)
         frames = moving(faces, people, 480, 640, sides, count, np.random.default_rng(people))
         jpegs = [cv2.imencode(".jpg", frame, (cv2.IMWRITE_JPEG_QUALITY, 80))[1] for frame in frames]
-        follower, spent = Follower(recognizer), []
+        follower, spent = FaceTracker(recognizer), []
         for number, jpeg in enumerate(jpegs):
             start = time.perf_counter()
             follower.recognize(decode_image(jpeg.tobytes(), "a frame"), number / RATE)
@@ -196,7 +197,7 @@ def recall(faces: np.ndarray) -> None:
         for way, detect in ways.items():
             found = false = 0
             for gray, truth in pictures:
-                boxes = detect(gray)
+                boxes = detect(gray)  # type: ignore[no-untyped-call]
                 found += sum(any(box.overlap(one) >= 0.3 for box in boxes) for one in truth)
                 false += sum(all(box.overlap(one) < 0.3 for one in truth) for box in boxes)
             print(
@@ -208,7 +209,7 @@ def steadiness(faces: np.ndarray, recognizer: Recognizer) -> None:
     """Flips of the emotion a minute, with and without smoothing, of five swaying people; and the smoothing's delay."""
     frames = moving(faces, 5, 480, 640, (70, 110), 250, np.random.default_rng(2))
     for smoothing_s in (0.0, 0.3):
-        follower, flips, shown = Follower(recognizer, smoothing_s=smoothing_s), 0, 0
+        follower, flips, shown = FaceTracker(recognizer, smoothing_s=smoothing_s), 0, 0
         last: dict[int | None, str] = {}
         for number, frame in enumerate(frames):
             for reading in follower.recognize(frame, number / RATE):

@@ -35,7 +35,7 @@ def write_table(path: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def measure(path: Path) -> None:
     """Print seconds and peak megabytes of one read; to be run in a process of its own."""
-    from emotion_detection.formats import read_raw
+    from emotion_detection.data.formats import read_raw
 
     before = _peak_mb()
     start = time.perf_counter()

@@ -21,13 +21,14 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from scipy.stats import spearmanr
 
-from emotion_detection import guidance, space, studies
-from emotion_detection.config import Params, Tune, load_params
-from emotion_detection.dataset import TRAIN, Faces, load
+from emotion_detection.config import Params, Train, Tune, load_params
+from emotion_detection.data.dataset import TRAIN, Faces, load
 from emotion_detection.errors import DivergedError
-from emotion_detection.training import fit
+from emotion_detection.training.trainer import fit
+from emotion_detection.tuning import sampler, search_space
+from emotion_detection.tuning.study import FINISHED, join_study, open_study, requeue_dead_trials, run_trials
 
-PRUNERS = ("none", "median", "halving", "hyperband")
+PRUNERS = (None, "median", "halving", "hyperband")
 ARMS = ("hand", "random", "search")
 ORDERS = 40  # in which the recorded curves are played
 
@@ -65,14 +66,14 @@ def thinned(faces: Faces, share: float) -> Faces:
 
 def attempts(arm: str, seed: int, params: Params, faces: Faces, storage: str, budget: int) -> list[FrozenTrial]:
     """Run an arm until its epochs are spent, or go on with it; its finished attempts in their order."""
-    own = {"seed": seed} if arm == "search" else {"seed": seed, "sampler": "random", "pruner": "none"}
+    own = {"seed": seed} if arm == "search" else {"seed": seed, "sampler": "random", "pruner": None}
     tune = params.tune.model_copy(update=own)
     base = params.train.model_copy(update={"seed": seed})
-    known = [place] if arm != "random" and (place := space.place(params.train, tune.space)) else []
+    known = [place] if arm != "random" and (place := search_space.place(params.train, tune.space)) else []
     name, about = f"{arm}-{seed}", {"train": base.model_dump(mode="json"), "faces": len(faces)}
-    studies.open_study(storage, name, about)
-    study = studies.join(storage, name, guidance.Guided(tune, known), guidance.pruner(tune))
-    studies.revive(study)
+    open_study(storage, name, about)
+    study = join_study(storage, name, sampler.SeededSampler(tune, known), sampler.pruner(tune))
+    requeue_dead_trials(study)
 
     def spent() -> bool:
         # What was killed is tried again.
@@ -80,13 +81,13 @@ def attempts(arm: str, seed: int, params: Params, faces: Faces, storage: str, bu
         epochs = sum(len(trial.intermediate_values) for trial in trials)
         return epochs >= (min(budget, tune.epochs) if arm == "hand" else budget)
 
-    studies.work(study, attempt(base, tune, faces), trials=10_000, asked=spent)
-    return [trial for trial in study.get_trials() if trial.state in studies.FINISHED]
+    run_trials(study, attempt(base, tune, faces), trials=10_000, asked=spent)
+    return [trial for trial in study.get_trials() if trial.state in FINISHED]
 
 
-def attempt(base: space.Train, tune: Tune, faces: Faces) -> Callable[[Trial], float]:
+def attempt(base: Train, tune: Tune, faces: Faces) -> Callable[[Trial], float]:
     def run(trial: Trial) -> float:
-        train = space.settings(base, guidance.suggest(trial, tune.space), epochs=tune.epochs)
+        train = search_space.settings(base, sampler.suggest(trial, tune.space), epochs=tune.epochs)
 
         def on_epoch(row: dict[str, float]) -> None:
             trial.report(row["val_macro_f1"], int(row["epoch"]))
@@ -158,7 +159,7 @@ def replay(trials: Sequence[FrozenTrial], tune: Tune, budget: int) -> None:
 
 def play(curves: list[list[float]], tune: Tune, budget: int, order: int) -> tuple[float, bool, float]:
     """(share of epochs saved, whether the best curve was let through, best value within the budget) of one order."""
-    study = optuna.create_study(study_name=f"order-{order}", direction="maximize", pruner=guidance.pruner(tune))
+    study = optuna.create_study(study_name=f"order-{order}", direction="maximize", pruner=sampler.pruner(tune))
     spent, best, in_budget = 0, 0.0, 0.0
     for row in np.random.default_rng(order).permutation(len(curves)):
         trial, pruned = study.ask(), False

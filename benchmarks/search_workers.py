@@ -41,11 +41,11 @@ def main() -> None:
 def search(faces: Path, workers: int, trials: int) -> float:
     """Seconds of one whole search."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["tune"] |= {"trials": trials, "pruner": "none", "minutes": 0}
+    params["tune"] |= {"trials": trials, "pruner": None, "minutes": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        command = [sys.executable, "-m", "emotion_detection.stages.tune", "--params", "params.yaml", "--out", "out"]
+        command = [sys.executable, "-m", "emotion_detection.commands.tune", "--params", "params.yaml", "--out", "out"]
         command += ["--faces", str(faces), "--data-report", str(faces.with_name("data_report.json"))]
         command += ["--recipes", str(ROOT / "recipes"), "--workers", str(workers)]
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": str(ROOT / "src")}

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import mlflow
 
-from emotion_detection.tracking import store_uri
+from emotion_detection.experiments.runs import store_uri
 
 LONGEST_PAUSE = 3  # times the median epoch; more is an interruption
 

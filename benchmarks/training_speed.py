@@ -25,15 +25,16 @@ import numpy as np
 import yaml
 from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the class the original uses
 
-from emotion_detection import architectures, training
-from emotion_detection.batches import batches
+from emotion_detection.commands.adopt import merged
 from emotion_detection.config import Train, check_params
-from emotion_detection.dataset import Faces
-from emotion_detection.distillation import targets
-from emotion_detection.labels import EMOTIONS
-from emotion_detection.optimization import compile_for, resolve_precision
-from emotion_detection.stages.adopt import merged
-from emotion_detection.synthetic import draw_faces
+from emotion_detection.data.dataset import Faces
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.model import architectures
+from emotion_detection.synthetic.sample import draw_faces
+from emotion_detection.training import trainer
+from emotion_detection.training.augmentation import batches
+from emotion_detection.training.distillation import targets
+from emotion_detection.training.optimizer import compile_for, resolve_precision
 
 ROOT = Path(__file__).parents[1]
 BATCH = 64
@@ -74,7 +75,7 @@ def write_folders(faces: Faces, folder: Path) -> None:
 
 def stepper(train: Train, precision: str, steps: Iterator[tuple[Any, Any]]) -> Step:
     """A function that fetches one batch and trains on it; returns the seconds of both."""
-    model = training.build_with(train, precision=precision)
+    model = trainer.build_with(train, precision=precision)
     compile_for(model, train, steps=1000)
 
     def step() -> tuple[float, float]:
@@ -124,7 +125,7 @@ def show_tail(train: Train, faces: Faces) -> None:
     part = Faces(faces.images, faces.labels, splits, faces.copied)
     ends: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(
+        trainer.fit(
             train.model_copy(update={"epochs": 6, "patience": 6}),
             part,
             checkpoint=Path(folder),

@@ -21,8 +21,8 @@ from fastapi import FastAPI, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
-from emotion_detection.errors import InputError, one_line
-from emotion_detection.faces import FaceDetector, HaarDetector, YunetDetector
+from emotion_detection.errors import InputError, report_errors
+from emotion_detection.inference.detector import FaceDetector, HaarDetector, YunetDetector
 from examples import EXAMPLES, example
 from live import Live
 from page import ASSETS, THEME, build
@@ -42,7 +42,7 @@ def main() -> None:
         "--share", action="store_true", help="not offered: it would send the pictures through a stranger"
     )
     arguments = parser.parse_args()
-    with one_line():
+    with report_errors():
         serve(arguments)
 
 

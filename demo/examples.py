@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from emotion_detection.synthetic import draw_frame
+from emotion_detection.synthetic.sample import draw_frame
 
 # Name -> who is drawn, a seed by which the detector finds them all, and the width in px.
 EXAMPLES = {

@@ -15,10 +15,11 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from numpy.typing import NDArray
 
 from emotion_detection.errors import InputError
-from emotion_detection.faces import FaceDetector, to_gray, to_model_input
-from emotion_detection.following import Follower
-from emotion_detection.recognition import Reading, Recognizer
-from emotion_detection.sources import decode_image
+from emotion_detection.inference.detector import FaceDetector, to_gray, to_model_input
+from emotion_detection.inference.face_tracker import FaceTracker
+from emotion_detection.inference.media import decode_image
+from emotion_detection.inference.reading import Reading
+from emotion_detection.inference.recognizer import Recognizer
 from serving import Model, Serving
 
 FRAME_BYTES = 2_000_000
@@ -82,7 +83,7 @@ class Live:
                 return
             if follower is None or model is not self._serving.model:
                 model = self._serving.model
-                follower = Follower(self.recognizer(model, faces))
+                follower = FaceTracker(self.recognizer(model, faces))
             loop = asyncio.get_running_loop()
             told = await loop.run_in_executor(self._pool, read_frame, follower, content)
             await socket.send_text(json.dumps(told))
@@ -102,7 +103,7 @@ class Live:
         return await loop.run_in_executor(self._pool, read_photo, recognizer, model, bytes(content))
 
 
-def read_frame(follower: Follower, content: bytes) -> Told:
+def read_frame(follower: FaceTracker, content: bytes) -> Told:
     """A frame's JPEG -> what the page draws."""
     start = time.perf_counter()
     try:

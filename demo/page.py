@@ -11,16 +11,17 @@ from typing import Any
 
 import gradio as gr
 
-from emotion_detection import pretrained
-from emotion_detection.drawing import draw, film
 from emotion_detection.errors import InputError
-from emotion_detection.faces import FaceDetector
-from emotion_detection.following import Follower
-from emotion_detection.palette import COLORS
-from emotion_detection.readings import COLUMNS, rows, table
-from emotion_detection.recognition import Recognizer
-from emotion_detection.sources import open_video
-from emotion_detection.timelines import Timeline
+from emotion_detection.inference import pretrained
+from emotion_detection.inference.annotate import draw
+from emotion_detection.inference.detector import FaceDetector
+from emotion_detection.inference.face_tracker import FaceTracker
+from emotion_detection.inference.media import open_video
+from emotion_detection.inference.recognizer import Recognizer
+from emotion_detection.inference.table import COLUMNS, rows, table
+from emotion_detection.inference.timeline import Timeline
+from emotion_detection.inference.video_writer import video_writer
+from emotion_detection.plotting.colors import COLORS
 from examples import EXAMPLES
 from serving import Serving
 
@@ -109,7 +110,7 @@ class Outputs:
 
 def read_video(path: Path, recognizer: Recognizer, outputs: Outputs, progress: Any) -> tuple[Any, ...]:
     """Write the outputs of a video; returns figure, movie or None, table, and the table's first rows."""
-    follower, timeline = Follower(recognizer), Timeline()
+    follower, timeline = FaceTracker(recognizer), Timeline()
     first: list[Any] = []
     with open_video(path) as video, table(outputs.table) as write, _film(outputs.movie, video.fps) as add:
         for number, (at_s, frame) in enumerate(video):
@@ -131,7 +132,7 @@ def _film(path: Path | None, fps: float | None) -> Iterator[Any]:
     if path is None:
         yield lambda *_: None
         return
-    with film(path, fps) as movie:
+    with video_writer(path, fps) as movie:
         yield lambda at_s, frame, readings: movie.add(at_s, draw(frame, readings))
 
 

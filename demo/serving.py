@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_detection import pretrained
 from emotion_detection.errors import InputError
-from emotion_detection.heatmap import HeatMap
-from emotion_detection.inference import EmotionClassifier
+from emotion_detection.inference import pretrained
+from emotion_detection.inference.class_activation import ClassActivation
+from emotion_detection.inference.classifier import EmotionClassifier
 
 POLL_S = 5
 
@@ -18,7 +18,7 @@ class Model:
     """A loaded model, where it comes from, and its heat map, if its network has one."""
 
     classifier: EmotionClassifier
-    heat: HeatMap | None
+    heat: ClassActivation | None
     path: Path
     source: str  # a file, or models:/name/number
     tags: dict[str, str]
@@ -55,7 +55,7 @@ class Serving:
 
     def _look(self) -> None:
         """Ask the registry which version the uri stands for now, and load it if it is another one."""
-        from emotion_detection import registry  # MLflow, see above
+        from emotion_detection.experiments import registry  # MLflow, see above
 
         uri = self.uri
         try:
@@ -71,7 +71,7 @@ class Serving:
 
     def versions(self) -> list[dict[str, str]]:
         """A row for each registered version, the newest first; none without a registry."""
-        from emotion_detection import registry
+        from emotion_detection.experiments import registry
 
         if not self.uri:
             return []
@@ -91,7 +91,7 @@ class Serving:
 def load(path: Path, *, source: str | None = None, tags: dict[str, str] | None = None) -> Model:
     classifier = EmotionClassifier(path)
     try:
-        heat = HeatMap(path)
+        heat = ClassActivation(path)
     except InputError:  # the network has no maps to show
         heat = None
     return Model(classifier, heat, path, source or str(path), tags or {})

@@ -8,12 +8,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 import pytest
+from tests.support.paths import ROOT
 
 from emotion_detection.config import Augment, Params, load_params
-from emotion_detection.dataset import Faces
-from emotion_detection.synthetic import draw_faces
+from emotion_detection.data.dataset import Faces
+from emotion_detection.synthetic.sample import draw_faces
 
-ROOT = Path(__file__).parents[1]
 # Deals the four faces of each emotion: two to train, one to val, one to test.
 DEAL = np.array([0, 0, 1, 2], np.uint8)
 

@@ -2,17 +2,16 @@
 
 import ast
 import re
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
+from tests.support.paths import ROOT
 
 from emotion_detection.config import Params, check_params, load_params
 from emotion_detection.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "params.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -229,10 +228,10 @@ def test_all_sections_are_looked_at():
         "Prepare",
         "Train",
         "Augment",
-        "Distil",
+        "Distillation",
         "Tune",
-        "Between",
-        "Among",
+        "NumberRange",
+        "Categorical",
         "Evaluate",
         "Register",
     }

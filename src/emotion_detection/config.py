@@ -1,13 +1,24 @@
 """params.yaml as a typed, frozen tree: every number that can change a result, checked before any work."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from emotion_detection.emotions import IMAGE_SIZE
 from emotion_detection.errors import InputError
-from emotion_detection.labels import IMAGE_SIZE
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -21,6 +32,26 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+
+
+def _null_not_none(value: object) -> object:
+    if value == "none":
+        raise ValueError("is now null instead of none")
+    return value
+
+
+Null = BeforeValidator(_null_not_none)
+OptionalPath = Annotated[Annotated[str, Field(min_length=1)] | None, Null]
+Balanced = Annotated[Literal["balanced"] | None, Null]
+Pruner = Annotated[Literal["median", "halving", "hyperband"] | None, Null]
+
+# Keys of earlier versions and their names today.
+RENAMED = {
+    "train.start": "train.initial_weights",
+    "train.distil": "train.distillation",
+    "train.distillation.teacher": "train.distillation.soft_labels",
+    "train.finish": "train.final_plain_fraction",
+}
 
 
 class Section(BaseModel):
@@ -48,23 +79,26 @@ class Augment(Section):
     mixup: Annotated[float, Field(ge=0)]  # alpha of the Beta distribution that weighs two faces; 0: none
 
 
-class Distil(Section):
-    """Learning from teachers' probabilities beside the labels."""
+class Distillation(Section):
+    """Learning from teachers' probabilities in addition to the labels."""
 
-    teacher: Annotated[str, Field(min_length=1)]  # a file of the teach command; its name is its digest; or none
-    weight: Annotated[float, Field(ge=0, le=1)]  # of the teacher, the rest is the label's
-    temperature: Positive  # over 1 softens the teacher
+    soft_labels: OptionalPath  # a file of `emotion-detection soft-labels`
+    weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels get the rest
+    temperature: Positive  # above 1 softens the soft labels
 
     @model_validator(mode="after")
-    def _teacher_has_weight(self) -> "Distil":
-        if (self.teacher == "none") != (self.weight == 0):
-            raise ValueError(f"needs both a teacher and a weight over 0, or neither: {self.teacher}, {self.weight:g}")
+    def _soft_labels_have_weight(self) -> "Distillation":
+        if (self.soft_labels is None) != (self.weight == 0):
+            raise ValueError(
+                "needs both soft_labels and a weight above 0, or neither "
+                f"(soft_labels: {self.soft_labels}, weight: {self.weight:g})"
+            )
         return self
 
 
 class Train(Section):
     seed: Annotated[int, Field(ge=0)]
-    start: Annotated[str, Field(min_length=1)]  # weights of an earlier training, named by their digest; or none
+    initial_weights: OptionalPath  # weights of an earlier training
     architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
     widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage, even
     blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage
@@ -84,9 +118,9 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     ema: Fraction  # per-step momentum of the weight average that is validated and kept; 0: none
-    class_weight: Literal["none", "balanced"]
-    distil: Distil
-    finish: Fraction  # share of the epochs, the last ones, that are taught with flips and small shifts alone
+    class_weight: Balanced
+    distillation: Distillation
+    final_plain_fraction: Fraction  # share of the epochs, the last ones, with flips and small shifts only
     augment: Augment
 
     @model_validator(mode="after")
@@ -110,7 +144,7 @@ class Register(Section):
     min_gain: Annotated[float, Field(ge=0)]  # val_macro_f1 over the present holder of the alias
 
 
-class Between(Section):
+class NumberRange(Section):
     """A range of numbers, whole ones if both ends are."""
 
     low: int | float
@@ -118,7 +152,7 @@ class Between(Section):
     log: bool  # every factor is as likely as its equal, as suits a learning rate
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> "Between":
+    def _is_a_range(self) -> "NumberRange":
         if self.low >= self.high:
             raise ValueError(f"is an empty or reversed range: low {self.low:g} must lie below high {self.high:g}")
         if self.log and self.low <= 0:
@@ -126,13 +160,13 @@ class Between(Section):
         return self
 
 
-class Among(Section):
+class Categorical(Section):
     """One of some values."""
 
     choices: Annotated[tuple[Any, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _differ(self) -> "Among":
+    def _differ(self) -> "Categorical":
         if any(choice in self.choices[:at] for at, choice in enumerate(self.choices)):
             raise ValueError("names a choice twice")
         return self
@@ -140,12 +174,12 @@ class Among(Section):
 
 def _kind(dimension: object) -> str:
     given = dimension if isinstance(dimension, dict) else vars(dimension) if isinstance(dimension, Section) else {}
-    return "among" if "choices" in given else "between"
+    return "categorical" if "choices" in given else "range"
 
 
-DIMENSIONS: dict[str | int, type[Section]] = {"between": Between, "among": Among}
+DIMENSIONS: dict[str | int, type[Section]] = {"range": NumberRange, "categorical": Categorical}
 Dimension = Annotated[
-    Annotated[Between, Tag("between")] | Annotated[Among, Tag("among")],
+    Annotated[NumberRange, Tag("range")] | Annotated[Categorical, Tag("categorical")],
     Discriminator(_kind),  # so that an error speaks of the one that was meant
 ]
 
@@ -158,7 +192,7 @@ class Tune(Section):
     epochs: Count  # of a trial
     seed: Annotated[int, Field(ge=0)]
     sampler: Literal["tpe", "random"]
-    pruner: Literal["none", "median", "halving", "hyperband"]
+    pruner: Pruner
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by keys of train, such as augment.shift
 
 
@@ -201,9 +235,12 @@ def check_params(tree: object, source: str) -> Params:
 
 
 def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelled key is also a missing one: the misspelling is the cause.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"] if part not in DIMENSIONS)
     if first["type"] == "extra_forbidden":
+        if key in RENAMED:
+            return f"{key} is now {RENAMED[key]}"
         return f"{key} is not a parameter; allowed here: {', '.join(_fields(first['loc'][:-1]))}"
     if first["type"] == "missing":
         return f"{key} is missing"
@@ -224,3 +261,23 @@ def _fields(location: tuple[int | str, ...]) -> list[str]:
 def _by_name(section: type[BaseModel]) -> dict[str, Any]:
     """The type of each key as it is written in params.yaml."""
     return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a tree by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of such leaves."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree

@@ -14,7 +14,7 @@ class DivergedError(InputError):
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Show an InputError as one line on stderr and exit with status 1, Ctrl-C with 130; a bug keeps its traceback."""
     try:
         yield

@@ -1,1 +1,1 @@
-"""The commands: each opens files, calls functions of the layers below, and closes files."""
+"""The stages of the DVC pipeline, one file each."""

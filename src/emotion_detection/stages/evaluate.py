@@ -1,48 +1,53 @@
 """The exported model, scored on every split that it has not learnt from: numbers, predictions, figures."""
 
-import argparse
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from emotion_detection import figures, metrics, tracking
-from emotion_detection.calibration import at_temperature
-from emotion_detection.canvases import rediscovered
+from emotion_detection.atomic import atomic_output
+from emotion_detection.command_line import run_command
 from emotion_detection.config import Evaluate, load_params
-from emotion_detection.dataset import Faces, load
-from emotion_detection.distillation import mean_of_mirrored
-from emotion_detection.errors import one_line
-from emotion_detection.faces import HaarDetector
-from emotion_detection.inference import EmotionClassifier
-from emotion_detection.labels import EMOTIONS
-from emotion_detection.replacing import replacing
+from emotion_detection.data.dataset import Faces, load
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.evaluation import figures, metrics
+from emotion_detection.evaluation.calibration import at_temperature
+from emotion_detection.evaluation.detector_crops import redetect
+from emotion_detection.experiments import runs
+from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
+from emotion_detection.inference.detector import HaarDetector
 
 Scored = dict[str, tuple[Faces, NDArray[np.float32]]]  # split -> its faces and their probabilities (n,7)
 Reports = dict[str, metrics.Report]  # split -> its scores
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
-    parser.add_argument("--faces", type=Path, required=True, help="npz file of the prepare stage")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the train stage")
-    parser.add_argument("--report", type=Path, required=True, help="folder to write")
-    arguments = parser.parse_args()
-    with one_line():
-        evaluate(arguments)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EvaluatePaths:
+    """The files of the evaluate stage."""
+
+    params: Path
+    """params.yaml"""
+    faces: Path
+    """The npz file of the prepare stage."""
+    model: Path
+    """The folder of the train stage."""
+    report: Path
+    """The folder to write."""
 
 
-def evaluate(paths: argparse.Namespace) -> None:
+def evaluate(paths: EvaluatePaths) -> None:
     """Score model.onnx, the file that ships, with onnxruntime; the test split is looked at here and nowhere else."""
     params = load_params(paths.params).evaluate
     faces = load(paths.faces)
     history = read_history(paths.model / "history.csv")
     run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
-    with tracking.run(run_id) as run:
+    with runs.run(run_id) as run:
         classifier = EmotionClassifier(paths.model / "model.onnx")
         scored = score(faces, classifier)
         reports, raw = judged(scored, params), judged(uncalibrated(scored, classifier.temperature), params)
@@ -50,7 +55,7 @@ def evaluate(paths: argparse.Namespace) -> None:
         headline |= {f"{name}_ece_uncalibrated": one.ece for name, one in raw.items()}
         headline |= {"temperature": classifier.temperature}
         headline |= mirrored(faces, classifier, params) | detected(faces.of("test"), scored["test"][1], classifier)
-        with replacing(paths.report) as folder:
+        with atomic_output(paths.report) as folder:
             write(folder, scored, reports, headline)
         run.log_scores(headline, history)
         # Only now, with model and scores safe: the original lost fifty epochs to a plot that failed.
@@ -84,7 +89,7 @@ def mirrored(faces: Faces, classifier: EmotionClassifier, params: Evaluate) -> d
     numbers = {}
     for split in ("val", "test"):
         part = faces.of(split)
-        one = metrics.evaluate(part.labels, mean_of_mirrored(classifier, part.images), **params.model_dump())
+        one = metrics.evaluate(part.labels, mirror_averaged(classifier, part.images), **params.model_dump())
         for end in ("", "_low", "_high"):
             numbers[f"{split}_flip_accuracy{end}"] = float(getattr(one, f"accuracy{end}"))
     return numbers
@@ -92,7 +97,7 @@ def mirrored(faces: Faces, classifier: EmotionClassifier, params: Evaluate) -> d
 
 def detected(test: Faces, probabilities: NDArray[np.float32], classifier: EmotionClassifier) -> dict[str, float]:
     """Accuracy on faces that the detector found in larger pictures and cropped, beside that on their own crops."""
-    found, (crops,) = rediscovered(test.images, HaarDetector(), seed=0)
+    found, (crops,) = redetect(test.images, HaarDetector(), seed=0)
     if not found.any():
         return {"test_detected_share": 0.0}
     labels = test.labels[found]
@@ -158,4 +163,4 @@ def summary(headline: dict[str, float], split: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(evaluate)

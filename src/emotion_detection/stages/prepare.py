@@ -1,33 +1,43 @@
 """Raw data -> faces.npz with honest splits, a report on the data, and figures of it."""
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_detection import figures
+from cyclopts import Parameter
+
+from emotion_detection.atomic import atomic_output
+from emotion_detection.command_line import run_command
 from emotion_detection.config import load_params
-from emotion_detection.dataset import Duplicates, Faces, digest, divide, drop_leaks, duplicates, save
-from emotion_detection.errors import InputError, one_line
-from emotion_detection.formats import Raw, read_raw
-from emotion_detection.labels import EMOTIONS, SPLITS
-from emotion_detection.provenance import pinned_md5
-from emotion_detection.replacing import replacing
+from emotion_detection.data import figures
+from emotion_detection.data.dataset import Faces, digest, save
+from emotion_detection.data.formats import Raw, read_raw
+from emotion_detection.data.splits import Duplicates, divide, drop_leaks, duplicates
+from emotion_detection.emotions import EMOTIONS, SPLITS
+from emotion_detection.errors import InputError
+from emotion_detection.experiments.provenance import pinned_md5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the raw file")
-    parser.add_argument("--pin", type=Path, required=True, help="DVC's pointer to that folder")
-    parser.add_argument("--faces", type=Path, required=True, help="npz file to write")
-    parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--figures", type=Path, required=True, help="folder to write PNG files to")
-    arguments = parser.parse_args()
-    with one_line():
-        prepare(arguments)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PreparePaths:
+    """The files of the prepare stage."""
+
+    params: Path
+    """params.yaml"""
+    data: Path
+    """Folder with the raw data."""
+    pin: Path
+    """DVC's pointer to that folder."""
+    faces: Path
+    """The npz file to write."""
+    report: Path
+    """The JSON file to write."""
+    figures: Path
+    """The folder for PNG files."""
 
 
-def prepare(paths: argparse.Namespace) -> None:
+def prepare(paths: PreparePaths) -> None:
     """Split, drop leaked rows, save; InputError if the raw data are broken."""
     params = load_params(paths.params).prepare
     raw = read_raw(paths.data)
@@ -38,12 +48,12 @@ def prepare(paths: argparse.Namespace) -> None:
             raise InputError(f"{paths.data} leaves {split} no face: give more data, or change prepare.*_fraction")
     found = duplicates(divided)
     report = describe(raw, divided, faces, found) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
-    with replacing(paths.figures) as folder:
+    with atomic_output(paths.figures) as folder:
         folder.mkdir()
         figures.classes_per_split(faces, folder / "classes.png")
         figures.contact_sheet(faces, folder / "contact_sheet.png")
         figures.duplicates_sheet(divided, found.groups, path=folder / "duplicates.png")
-    with replacing(paths.report) as written:
+    with atomic_output(paths.report) as written:
         written.write_text(json.dumps(report, indent=2) + "\n")
     save(faces, paths.faces)
     print(f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}")
@@ -72,4 +82,4 @@ def count_emotions(faces: Faces) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(prepare)

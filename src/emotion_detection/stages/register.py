@@ -1,47 +1,42 @@
 """The scored model -> a version in MLflow's registry; the alias moves to it if it is the best on val."""
 
-import argparse
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from cyclopts import Parameter
 
-from emotion_detection import pretrained, registry, tracking
+from emotion_detection.atomic import atomic_output
+from emotion_detection.command_line import run_command
 from emotion_detection.config import load_params
-from emotion_detection.errors import one_line
-from emotion_detection.inference import EmotionClassifier
-from emotion_detection.labels import EMOTIONS
-from emotion_detection.pretrained import MODEL_NAME
-from emotion_detection.replacing import replacing
-from emotion_detection.synthetic import draw_faces
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.experiments import registry, runs
+from emotion_detection.inference.classifier import EmotionClassifier
+from emotion_detection.inference.pretrained import MODEL_NAME
+from emotion_detection.synthetic.sample import draw_faces
 
 DATASET = "fer2013"  # whose model bears the bare name; every other data set's name is appended
-SEED = "--seed-pretrained, alone, gives a registry without a champion the model that ships with the project"
 
 
-def main() -> None:
-    if sys.argv[1:] == ["--seed-pretrained"]:
-        with one_line():
-            seed()
-        return
-    parser = argparse.ArgumentParser(description=__doc__, epilog=SEED)
-    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
-    parser.add_argument("--data-report", type=Path, required=True, help="JSON report of the prepare stage")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the train stage")
-    parser.add_argument("--report", type=Path, required=True, help="folder of the evaluate stage")
-    parser.add_argument("--registered", type=Path, required=True, help="JSON file to write")
-    arguments = parser.parse_args()
-    with one_line():
-        register(arguments)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RegisterPaths:
+    """The files of the register stage."""
+
+    params: Path
+    """params.yaml"""
+    data_report: Path
+    """The JSON report of the prepare stage."""
+    model: Path
+    """The folder of the train stage."""
+    report: Path
+    """The folder of the evaluate stage."""
+    registered: Path
+    """The JSON file to write."""
 
 
-def seed() -> None:
-    version = pretrained.seed()
-    print(f"{version.name} version {version.number}: {pretrained.ALIAS}")
-
-
-def register(paths: argparse.Namespace) -> None:
+def register(paths: RegisterPaths) -> None:
     """Register model.onnx under its data set's name and let it challenge the champion of the same data set."""
     params = load_params(paths.params).register_
     data = json.loads(paths.data_report.read_text())
@@ -50,7 +45,7 @@ def register(paths: argparse.Namespace) -> None:
     name = MODEL_NAME if data["dataset"] == DATASET else f"{MODEL_NAME}-{data['dataset']}"
     # A drawn face, so that no person's picture travels with the model.
     example = draw_faces(per_class=1, seed=0)[0]
-    with tracking.run(run_id) as run:
+    with runs.run(run_id) as run:
         version = registry.register(
             paths.model / "model.onnx",
             name,
@@ -60,12 +55,12 @@ def register(paths: argparse.Namespace) -> None:
         )
         promoted, reason = registry.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
     outcome = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
-    with replacing(paths.registered) as written:
+    with atomic_output(paths.registered) as written:
         written.write_text(json.dumps(outcome, indent=2) + "\n")
     print(f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}")
 
 
-def describe(data: dict[str, str], metrics: dict[str, float], run: tracking.Run) -> dict[str, str]:
+def describe(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> dict[str, str]:
     """The version's tags: what it is, what it learnt from, by which code, how good it is."""
     trained = run.tags
     scores = {key: f"{metrics[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
@@ -81,4 +76,4 @@ def describe(data: dict[str, str], metrics: dict[str, float], run: tracking.Run)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(register)

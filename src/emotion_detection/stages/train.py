@@ -1,73 +1,57 @@
 """faces.npz -> a trained model (Keras and ONNX), its history, and the MLflow run they belong to."""
 
-import argparse
 import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_detection import (
-    architectures,
-    batches,
-    calibration,
-    devices,
-    distillation,
-    metrics,
-    normalization,
-    optimization,
-    starts,
-    symmetry,
-    tracking,
-    training,
-)
+import yaml
+from cyclopts import Parameter
+
+from emotion_detection.atomic import atomic_output
+from emotion_detection.command_line import run_command
 from emotion_detection.config import Train, load_params
-from emotion_detection.dataset import load
-from emotion_detection.errors import one_line
-from emotion_detection.export import export_onnx
-from emotion_detection.labels import SPLITS
-from emotion_detection.optimization import resolve_precision
-from emotion_detection.provenance import provenance
-from emotion_detection.replacing import replacing
-from emotion_detection.starts import save_start
-from emotion_detection.training import Fitted, fit
-
-# Those that decide what a training gives.
-MODULES = (
-    architectures,
-    batches,
-    calibration,
-    devices,
-    distillation,
-    metrics,
-    normalization,
-    optimization,
-    starts,
-    symmetry,
-    training,
-)
+from emotion_detection.data.dataset import load
+from emotion_detection.emotions import SPLITS
+from emotion_detection.experiments import runs
+from emotion_detection.experiments.provenance import provenance
+from emotion_detection.training.initial_weights import save_initial_weights
+from emotion_detection.training.onnx_export import export_onnx
+from emotion_detection.training.optimizer import resolve_precision
+from emotion_detection.training.trainer import TrainingResult, fit
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, required=True, help="params.yaml")
-    parser.add_argument("--faces", type=Path, required=True, help="npz file of the prepare stage")
-    parser.add_argument("--data-report", type=Path, required=True, help="its JSON report")
-    parser.add_argument("--data-figures", type=Path, required=True, help="its figures")
-    parser.add_argument("--checkpoints", type=Path, required=True, help="folder for unfinished trainings")
-    parser.add_argument("--model", type=Path, required=True, help="folder to write")
-    arguments = parser.parse_args()
-    with one_line():
-        train(arguments)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainPaths:
+    """The files of the train stage."""
+
+    params: Path
+    """params.yaml"""
+    pipeline: Path
+    """dvc.yaml, whose list of code identifies a checkpoint."""
+    faces: Path
+    """The npz file of the prepare stage."""
+    data_report: Path
+    """Its JSON report."""
+    data_figures: Path
+    """Its figures."""
+    checkpoints: Path
+    """The folder for unfinished trainings."""
+    model: Path
+    """The folder to write."""
 
 
-def train(paths: argparse.Namespace) -> None:
+def train(paths: TrainPaths) -> None:
     """Train, or go on training; the model is on disk before anything that may fail, and so is the run's id."""
     params = load_params(paths.params)
     faces = load(paths.faces)
     data = json.loads(paths.data_report.read_text())
     recorded = params.model_dump(include={"prepare", "train"})
-    checkpoint = paths.checkpoints / _key(recorded, data["digest"])
+    checkpoint = paths.checkpoints / _key(recorded, data["digest"], paths.pipeline)
     tags = provenance() | {
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
@@ -75,7 +59,7 @@ def train(paths: argparse.Namespace) -> None:
         "precision": resolve_precision(params.train.precision),
     }
     name = tags.get("dvc_experiment", f"{params.train.architecture} on {data['dataset']}")
-    with tracking.run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
+    with runs.run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
         _remember_run(checkpoint, run.id)
         run.log_params(recorded)
         for split in SPLITS:
@@ -92,15 +76,15 @@ def train(paths: argparse.Namespace) -> None:
     shutil.rmtree(checkpoint)
 
 
-def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> None:
+def save(fitted: TrainingResult, train: Train, about: dict[str, str], folder: Path) -> None:
     """Write the model, all or none.
 
-    model.keras, model.onnx (compared, with `about` inside), start/ for a training that goes on, history.csv, run.json.
+    It holds model.keras, model.onnx (with `about` in its metadata), initial_weights/, history.csv and run.json.
     """
-    with replacing(folder) as unfinished:
+    with atomic_output(folder) as unfinished:
         unfinished.mkdir()
         fitted.model.save(unfinished / "model.keras")
-        save_start(fitted.weights, unfinished / "start")
+        save_initial_weights(fitted.weights, unfinished / "initial_weights")
         differences = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
         with (unfinished / "history.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(fitted.history[0]), lineterminator="\n")
@@ -117,22 +101,31 @@ def save(fitted: Fitted, train: Train, about: dict[str, str], folder: Path) -> N
         (unfinished / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 
-def _key(recorded: dict[str, object], digest: str) -> str:
-    """Names a training by its params, data and code, so that a checkpoint of another one is never picked up."""
-    code = [Path(str(module.__file__)).read_text() for module in MODULES]
-    return hashlib.sha256(json.dumps([recorded, digest, code], sort_keys=True).encode()).hexdigest()[:12]
+def _key(recorded: Mapping[str, object], digest: str, pipeline: Path) -> str:
+    """Identify a training by its params, data and code, so that a checkpoint of another one is never resumed."""
+    content = [recorded, digest, _code(pipeline)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _code(pipeline: Path) -> dict[str, str]:
+    """The text of every file of code that the train stage depends on, by its path in the project."""
+    project = pipeline.parent
+    dependencies = yaml.safe_load(pipeline.read_text())["stages"]["train"]["deps"]
+    paths = [project / name for name in dependencies if not name.startswith("build/")]
+    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    return {file.relative_to(project).as_posix(): file.read_text() for file in files}
 
 
 def _unfinished_run(checkpoint: Path) -> str | None:
     path = checkpoint / "run_id"
     run_id = path.read_text() if path.exists() else None
-    return run_id if run_id and tracking.exists(run_id) else None
+    return run_id if run_id and runs.exists(run_id) else None
 
 
 def _remember_run(checkpoint: Path, run_id: str) -> None:
-    with replacing(checkpoint / "run_id") as path:
+    with atomic_output(checkpoint / "run_id") as path:
         path.write_text(run_id)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(train)

@@ -1,0 +1,1 @@
+"""The subcommands of `emotion-detection`, one file each."""

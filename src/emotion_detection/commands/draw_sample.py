@@ -1,0 +1,17 @@
+"""Draw the built-in sample: emotion-detection draw-sample sample/sample.zip"""
+
+from pathlib import Path
+
+from emotion_detection.synthetic.sample import write_sample
+
+
+def draw_sample(archive: Path, *, per_class: int = 200, seed: int = 2013) -> None:
+    """Draw the built-in sample.
+
+    Args:
+        archive: The zip file to write.
+        per_class: Faces of each emotion.
+        seed: Another seed draws other people.
+    """
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    write_sample(archive, per_class=per_class, seed=seed)

@@ -1,0 +1,1 @@
+"""The data set: reading its known forms, splits, leaks and duplicates."""

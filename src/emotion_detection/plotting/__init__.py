@@ -1,0 +1,1 @@
+"""The look of figures: style, colors and grids of faces."""

@@ -1,0 +1,1 @@
+"""From faces and settings to a trained network and its ONNX file. Nothing here knows MLflow."""

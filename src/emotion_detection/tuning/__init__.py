@@ -1,0 +1,1 @@
+"""Hyperparameter search with Optuna, by several processes on one or more machines."""

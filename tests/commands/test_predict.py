@@ -1,0 +1,305 @@
+"""The command line, whole: real pictures, videos and faults in, tables, films, figures and one sentence out."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import tracemalloc
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.support.paths import ROOT
+from tests.support.videos import write_video
+
+from emotion_detection import cli
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.inference.annotate import save
+from emotion_detection.inference.media import Video, open_video, read_image
+from emotion_detection.inference.table import COLUMNS
+from emotion_detection.synthetic.sample import draw_frame
+
+# Drawn people whom the cascade finds: seeds of draw_frame.
+PAIR = draw_frame(["happy", "neutral"], np.random.default_rng(6), width_px=640, height_px=320)[0]
+ONE = draw_frame(["happy"], np.random.default_rng(0), width_px=320, height_px=240)[0]
+EMPTY = np.full((240, 320, 3), 90, np.uint8)
+
+
+def swaying(count, frame=PAIR):
+    """A camera that shakes a little."""
+    return (np.roll(frame, round(3 * np.sin(number / 5)), axis=1) for number in range(count))
+
+
+def run(*arguments):
+    """The exit status."""
+    try:
+        cli.main(["predict", *map(str, arguments)])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def told(capsys):
+    """The only line on stderr, which is an error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    save(PAIR, tmp_path / "in" / "photo.png")
+    return tmp_path / "in" / "photo.png"
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_video(tmp_path / "clip.mp4", swaying(20), fps=20)
+
+
+def test_a_picture_is_printed(photo, tmp_path, capsys):
+    assert run(photo) == 0
+    *faces, last = capsys.readouterr().out.splitlines()
+    assert len(faces) == 2
+    assert all(line.split()[0].rstrip("?") in EMOTIONS and line.endswith(" px") for line in faces)
+    assert last.startswith("1 picture, 2 faces: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]  # nothing is written unasked
+
+
+def test_the_largest_face_alone_can_be_read(photo, tmp_path, capsys):
+    assert run(photo, "--faces", "largest", "--out", tmp_path / "r.csv") == 0
+    assert capsys.readouterr().out.startswith("1 picture, 1 face: ")
+    (row,) = read(tmp_path / "r.csv")
+    assert tuple(row) == COLUMNS
+    assert int(row["width"]) > 180
+
+
+def test_a_picture_without_a_face_is_no_error(tmp_path, capsys):
+    save(EMPTY, tmp_path / "wall.png")
+    save(EMPTY[:1, :1], tmp_path / "dot.png")
+    assert run(tmp_path, "--out", tmp_path / "r.json", "--figure", tmp_path / "f.png") == 0
+    assert capsys.readouterr().out == "2 pictures, 0 faces\n"
+    assert json.loads((tmp_path / "r.json").read_text()) == []
+
+
+def test_the_good_pictures_of_a_folder_are_done_and_the_bad_told(photo, tmp_path, capfd):
+    folder = photo.parent
+    save(ONE, folder / "b" / "one.jpg")
+    save(ONE, folder / "z.tif")
+    (folder / "b" / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "half.jpg").write_bytes((folder / "b" / "one.jpg").read_bytes()[:2000])
+    (folder / "notes.txt").touch()
+    out, drawn, figure = (tmp_path / name for name in ("r.parquet", "drawn", "bars.png"))
+    assert run(folder, "--out", out, "--annotate", drawn, "--figure", figure) == 1
+    printed, errors = capfd.readouterr()
+    assert printed.startswith("3 pictures, 4 faces: ")
+    names = [folder / name for name in ("empty.png", "half.jpg", "b/text.jpg")]
+    assert [line.split(" is ")[0] for line in errors.splitlines()] == [f"error: {name}" for name in names]
+    rows = pq.read_table(out).to_pylist()
+    assert [row["source"] for row in rows] == [str(photo)] * 2 + [str(folder / "z.tif"), str(folder / "b" / "one.jpg")]
+    written = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.*"))
+    assert written == ["b/one.jpg", "photo.png", "z.tif.png"]
+    assert read_image(drawn / "photo.png").shape == PAIR.shape
+    assert (read_image(drawn / "photo.png") != PAIR).any()
+    assert cv2.imread(str(figure)) is not None
+
+
+def test_drawn_pictures_may_lie_below_their_own_folder(photo):
+    assert run(photo.parent, "--annotate", photo.parent / "drawn") == 0
+    assert len(list(photo.parent.rglob("*.png"))) == 2
+
+
+def test_people_in_a_video_keep_their_numbers(clip, tmp_path, capsys):
+    out, drawn, figure = (tmp_path / name for name in ("r.csv", "drawn.mp4", "timeline.png"))
+    assert run(clip, "--out", out, "--annotate", drawn, "--figure", figure) == 0
+    assert capsys.readouterr().out.startswith("20 frames, 40 faces: ")
+    rows = read(out)
+    order = [row["track"] for row in rows[:2]]  # from left to right
+    assert sorted(order) == ["1", "2"]
+    assert [(int(row["frame"]), row["track"]) for row in rows] == [(n, track) for n in range(20) for track in order]
+    assert [float(row["time_s"]) for row in rows[::2]] == pytest.approx([n / 20 for n in range(20)], abs=2e-3)
+    assert {row["source"] for row in rows} == {str(clip)}
+    lefts = {track: {int(row["left"]) // 200 for row in rows if row["track"] == track} for track in "12"}
+    assert lefts["1"].isdisjoint(lefts["2"])
+    with open_video(drawn) as video:
+        frames = [frame for _, frame in video]
+    assert len(frames) == 20
+    assert np.abs(frames[0].astype(int) - PAIR).max() > 100
+    assert cv2.imread(str(figure)) is not None
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    peaks = []
+    for count in (10, 110):
+        video = write_video(tmp_path / f"{count}.mp4", swaying(count, ONE))
+        outputs = ("--out", tmp_path / f"{count}.parquet", "--annotate", tmp_path / f"drawn{count}.mp4")
+        tracemalloc.start()
+        assert run(video, *outputs, "--figure", tmp_path / f"{count}.png") == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 10 * ONE.nbytes  # of 100 frames
+
+
+class Interrupted(Video):
+    """Sends Ctrl-C to this process with its fourth frame."""
+
+    def __iter__(self):
+        for number, moment in enumerate(super().__iter__()):
+            if number == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield moment
+
+
+def instead(monkeypatch, video, path, *, live):
+    @contextmanager
+    def opened(_):
+        capture = cv2.VideoCapture(str(path))
+        yield video(capture, "camera:0" if live else str(path), live=live)
+        capture.release()
+
+    monkeypatch.setattr("emotion_detection.commands.predict.open_video", opened)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to Ctrl-C; a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
+    instead(monkeypatch, Interrupted, clip, live=True)
+    before = signal.getsignal(signal.SIGINT)
+    outputs = ("--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.webm", "--figure", tmp_path / "t.png")
+    assert run("camera:0", *outputs) == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().out.startswith("4 frames, 8 faces: ")
+    assert [row["frame"] for row in read(tmp_path / "r.csv")] == [str(number) for number in range(4) for _ in "12"]
+    with open_video(tmp_path / "a.webm") as video:
+        assert list(video)
+
+
+def test_ctrl_c_elsewhere_leaves_nothing_behind(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
+    instead(monkeypatch, Interrupted, clip, live=False)
+    assert run(clip, "--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.mp4") == 130
+    assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == [clip]
+
+
+def test_a_camera_that_falls_silent_costs_nothing_that_was_read(clip, tmp_path, monkeypatch, capsys):
+    instead(monkeypatch, Video, clip, live=True)
+    assert run("camera:0", "--out", tmp_path / "r.csv") == 1
+    assert "camera:0 sends no more frames" in told(capsys)
+    assert len(read(tmp_path / "r.csv")) == 40
+
+
+def test_a_video_that_is_cut_short_costs_nothing_that_was_read(tmp_path, capfd):
+    path = write_video(tmp_path / "v.avi", swaying(10))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run(path, "--out", tmp_path / "r.csv") == 1
+    assert "is cut short" in told(capfd)
+    assert len(read(tmp_path / "r.csv")) >= 6
+
+
+def test_what_exists_is_not_overwritten(photo, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    for name in ("r.csv", "full/notes.txt", "f.png"):
+        (tmp_path / name).write_text("mine")
+    for option, name in (("--out", "r.csv"), ("--annotate", "full"), ("--figure", "f.png")):
+        assert run(photo, option, tmp_path / name) == 1
+        assert "is there already" in told(capsys)
+    assert {(tmp_path / name).read_text() for name in ("r.csv", "full/notes.txt", "f.png")} == {"mine"}
+    (tmp_path / "empty").mkdir()
+    assert run(photo, "--annotate", tmp_path / "empty") == 0
+    assert [file.name for file in (tmp_path / "empty").iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "sentence"),
+    [
+        ("in", ["--annotate", "a.mp4"], "go into a folder"),
+        ("in", ["--annotate", "a.png"], "go into a folder"),
+        ("in", ["--figure", "f.jpg"], "does not end in .png"),
+        ("in", ["--out", "r.xlsx"], "ends in none of .csv"),
+        ("in", ["--out", "in/photo.png/r.csv"], "cannot be written"),
+        ("in", ["--model", "absent.onnx"], "absent.onnx"),
+        ("in", ["--model", "in/photo.png"], "photo.png"),
+        ("in", ["--detector", "absent.onnx"], "absent.onnx"),
+        ("clip.mp4", ["--annotate", "folder"], "neither .mp4"),
+        ("absent.jpg", [], "does not exist"),
+        ("none", [], "holds no picture"),
+        ("text.jpg", [], "no picture that can be read"),
+        ("text.txt", [], "neither a picture nor a video"),
+        ("empty.mp4", [], "no video that can be read"),
+        ("text.mp4", [], "no video that can be read"),
+        ("camera:99", [], "connect the camera"),
+        ("camera:", [], "write camera:0"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_leaves_nothing(source, options, sentence, photo, clip, monkeypatch, capfd):
+    monkeypatch.chdir(clip.parent)
+    folder = clip.parent
+    (folder / "none").mkdir()
+    (folder / "empty.mp4").touch()
+    for name in ("text.jpg", "text.txt", "text.mp4"):
+        (folder / name).write_text("a line of text\n" * 999)
+    before = sorted(folder.rglob("*"))
+    asked = [source, *options] if "--out" in options else [source, *options, "--out", "r.csv"]
+    assert run(*asked) == 1
+    assert sentence in told(capfd)
+    assert sorted(folder.rglob("*")) == before
+    assert photo.exists()
+
+
+def test_a_missing_matplotlib_is_told(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("plotting.style", "inference.timeline"):  # other tests may have imported them
+        monkeypatch.delitem(sys.modules, f"emotion_detection.{name}", raising=False)
+    monkeypatch.delattr("emotion_detection.inference.timeline", raising=False)
+    assert run(photo, "--out", tmp_path / "r.csv", "--figure", tmp_path / "f.png") == 1
+    assert "pip install 'emotion-detection[train]'" in told(capsys)
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_reading_needs_no_training_library(photo):
+    code = "import sys; from emotion_detection.cli import main; main(['predict', *sys.argv[1:]]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, photo], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "onnxruntime" in loaded
+    assert not loaded & {"tensorflow", "keras", "mlflow", "matplotlib", "pyarrow", "sklearn", "scipy", "pydantic"}
+
+
+def test_the_module_is_a_command(photo):
+    command = [sys.executable, "-m", "emotion_detection.predict"]
+    done = subprocess.run([*command, photo], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].startswith("1 picture, 2 faces: ")
+    assert done.stderr == ""
+    assert "--annotate" in subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_what_the_readme_shows_works(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^python -m (emotion_detection\.predict .*)$", readme, re.MULTILINE)
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    save(PAIR, tmp_path / "holiday" / "photo.png")
+    save(PAIR, tmp_path / "group.jpg")
+    write_video(tmp_path / "film.mp4", swaying(12))
+    assert len(commands) == 2
+    for words in (*([*["-m"], *command.split()] for command in commands), ["-c", snippet]):
+        result = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
+        for path in tmp_path.glob("readings.*"):
+            path.unlink()
+    assert {path.name for path in tmp_path.iterdir()} >= {"drawn", "film.webm", "timeline.png"}

@@ -1,0 +1,129 @@
+"""Writes the same few faces in every form that FER-2013 has in the wild."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from emotion_detection.data.dataset import Faces
+from emotion_detection.emotions import EMOTIONS
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+ORIGINAL_FOLDERS = {
+    "angry": "angry",
+    "disgust": "disgusted",
+    "fear": "fearful",
+    "happy": "happy",
+    "sad": "sad",
+    "surprise": "surprised",
+    "neutral": "neutral",
+}
+
+
+def drawn_faces(rows: int = 63, seed: int = 0) -> Faces:
+    """Random faces of all classes, in the splits' order (three fifths train), as in fer2013.csv."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
+    labels = (np.arange(rows) % 7).astype(np.uint8)
+    splits = np.sort(np.arange(rows) % 5 // 3 + (np.arange(rows) % 5 == 4)).astype(np.uint8)
+    return Faces(images, labels, splits, np.zeros(rows, bool))
+
+
+def png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def table(faces: Faces, header: str = "emotion,pixels,Usage") -> str:
+    """A CSV with the given header, its columns in that order."""
+    lines = [header]
+    for image, label, split in zip(faces.images, faces.labels, faces.splits, strict=True):
+        pixels = " ".join(map(str, image.ravel().tolist()))
+        cells = {"emotion": str(label), "pixels": pixels, "usage": USAGES[split % 3]}
+        lines.append(",".join(cells[name.strip().lower()] for name in header.split(",")))
+    return "\n".join(lines) + "\n"
+
+
+def kaggle_members(faces: Faces, encode: Callable[[np.ndarray], bytes] = png) -> dict[str, bytes]:
+    """train|test/<emotion>/<Usage>_N.jpg; two classes share each base name, as in the real archive."""
+    return {
+        f"{'test' if split else 'train'}/{EMOTIONS[label]}/{USAGES[split]}_{row // 7}.jpg": encode(image)
+        for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
+    }
+
+
+def original_members(faces: Faces, held_out: str = "test") -> dict[str, bytes]:
+    """data/{train,test}/{angry,disgusted,...}/imN.png."""
+    return {
+        f"data/{held_out if split else 'train'}/{ORIGINAL_FOLDERS[EMOTIONS[label]]}/im{row}.png": png(image)
+        for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
+    }
+
+
+def class_members(faces: Faces) -> dict[str, bytes]:
+    """<emotion>/N.png, without a split."""
+    pairs = enumerate(zip(faces.images, faces.labels, strict=True))
+    return {f"{EMOTIONS[label]}/{row}.png": png(image) for row, (image, label) in pairs}
+
+
+def text(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def write_folder(folder: Path, members: dict[str, bytes]) -> Path:
+    for name, content in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_zip(path: Path, members: dict[str, bytes], comment: bytes = b"") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = comment
+    return path
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def parquet(faces: Faces, names: Iterable[str] | None = None, *, old: bool = False) -> bytes:
+    """A Hugging Face parquet file: image and label, or img_bytes and labels; with class names if given."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures = [png(image) for image in faces.images]
+    cells = pictures if old else [{"bytes": content, "path": None} for content in pictures]
+    labels = faces.labels.tolist()
+    image_column, label_column = ("img_bytes", "labels") if old else ("image", "label")
+    columns = pa.table({image_column: cells, label_column: labels})
+    if names is not None:
+        features = {label_column: {"names": list(names), "_type": "ClassLabel"}}
+        columns = columns.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    sink = io.BytesIO()
+    pq.write_table(columns, sink)
+    return sink.getvalue()
+
+
+def autumn_members(faces: Faces) -> dict[str, bytes]:
+    """data/{train,valid,test}-00000-of-00001.parquet."""
+    return {
+        f"data/{file}-00000-of-00001.parquet": parquet(faces.of(split), EMOTIONS)
+        for file, split in (("train", "train"), ("valid", "val"), ("test", "test"))
+    }

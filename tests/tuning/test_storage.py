@@ -1,0 +1,47 @@
+"""What a storage cannot do is told in one sentence, without a password."""
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
+
+from emotion_detection.errors import InputError
+from emotion_detection.experiments.urls import redact_uri
+from emotion_detection.tuning import storage
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("postgresql://me:secret@host:5432/base", "postgresql://me:***@host:5432/base"),
+        ("postgresql://host/base?user=me&password=secret", "postgresql://host/base"),
+        ("postgresql://me:secret@host:port/base", "host:port/base"),
+        ("http://me:secret@host:5000", "http://me:***@host:5000"),
+        ("me:secret@just words", "just words"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_a_password_is_not_shown(uri, expected):
+    assert redact_uri(uri) == expected
+
+
+@pytest.mark.parametrize("uri", ["postgresql://me:sec:ret/@host/base", "postgresql://host:port/base", "mango://host"])
+def test_no_address(uri):
+    with pytest.raises(InputError, match=r"^the storage .* cannot be used .*--storage$") as told:
+        storage.connect_storage(uri)
+    assert "sec" not in str(told.value)
+
+
+def test_tables_of_another_optuna_are_no_traceback(tmp_path, monkeypatch):
+    def outdated(*_, **__):
+        raise RuntimeError("The runtime optuna version 1 is no longer compatible with the table schema")
+
+    monkeypatch.setattr(storage, "RDBStorage", outdated)
+    with pytest.raises(InputError, match="no longer compatible"):
+        storage.connect_storage(f"sqlite:///{tmp_path / 'study.db'}")
+
+
+def test_the_reason_is_the_databases_own():
+    full = OperationalError("UPDATE", {}, Exception("database or disk is full"))
+    with pytest.raises(InputError, match="disk is full") as told, storage.translate_errors("sqlite:///study.db"):
+        raise StorageInternalError("This typically happens due to invalid data") from full
+    assert "invalid data" not in str(told.value)
