@@ -1,5 +1,6 @@
-"""Read facial expressions. The names below are imported when they are first used, so importing this is fast."""
+"""Facial expression recognition. Public names are imported on first use: this import takes milliseconds."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from emotion_detection.inference.recognizer import Recognizer
 
     __version__: str
+
+# onnxruntime looks up a telemetry host unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["EMOTIONS", "Box", "FaceTracker", "Reading", "Recognizer", "__version__", "read_image"]
 

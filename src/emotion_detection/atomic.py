@@ -1,4 +1,4 @@
-"""Outputs that are whole or not there."""
+"""Atomic writes: an output is either complete or absent."""
 
 import os
 import shutil
@@ -9,17 +9,21 @@ from pathlib import Path
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder at; it takes the name once the body has succeeded."""
-    beside = path.with_name(f"unfinished-{path.name}")  # the suffix stays: libraries choose formats by it
+    """Yield a temporary path for a file or folder, and rename it to `path` if the block succeeds.
+
+    If the block fails, the temporary output is removed and `path` keeps its previous content.
+    """
+    # A prefix keeps the file's suffix, by which libraries choose a format.
+    temporary = path.with_name(f"unfinished-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(beside)
+    _remove(temporary)
     try:
-        yield beside
-        if path.is_dir() and beside.is_dir():  # os.replace puts a file over a file, but no folder over a folder
+        yield temporary
+        if path.is_dir() and temporary.is_dir():  # os.replace cannot replace a folder that contains files
             shutil.rmtree(path)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        _remove(beside)
+        _remove(temporary)
 
 
 def _remove(path: Path) -> None:

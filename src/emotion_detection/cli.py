@@ -1,4 +1,4 @@
-"""The `emotion-detection` command. Each subcommand is imported only when it is used."""
+"""The `emotion-detection` command. A subcommand is imported only when it is used."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -7,19 +7,29 @@ from cyclopts import App
 
 from emotion_detection.command_line import run_app
 
-app = App(
-    name="emotion-detection",
-    help="Read facial expressions, and train the model that does it.",
-    version=lambda: version("emotion-detection"),
-)
-app.command("emotion_detection.commands.predict:predict", name="predict")
-app.command("emotion_detection.commands.data:add_data", name="data")
-app.command("emotion_detection.commands.adopt:adopt", name="adopt")
-app.command("emotion_detection.commands.tune:tune", name="tune")
-app.command("emotion_detection.commands.soft_labels:soft_labels", name="soft-labels")
-app.command("emotion_detection.commands.release:release", name="release")
-app.command("emotion_detection.commands.seed_registry:seed_registry", name="seed-registry")
-app.command("emotion_detection.commands.draw_sample:draw_sample", name="draw-sample")
+HELP = """Read facial expressions, and train the model that reads them.
+
+Start with `emotion-detection predict photo.jpg`. The other commands work on a checkout of the project.
+"""
+
+PREDICT = """Read the faces in pictures, videos or a camera.
+
+Existing files are never overwritten. If a picture cannot be read, the others still are; the error is printed at the
+end and the exit status is 1. Ctrl-C ends a camera and keeps what was read; other sources then write nothing.
+"""
+
+app = App(name="emotion-detection", help=HELP, version=lambda: version("emotion-detection"))
+for name, function, summary in (
+    ("predict", "predict:predict", PREDICT),
+    ("data", "data:add_data", "Put a copy of FER-2013 into data/ and track it with DVC."),
+    ("adopt", "adopt:adopt", "Write the settings of a recipe into params.yaml."),
+    ("tune", "tune:tune", "Search better settings with Optuna."),
+    ("soft-labels", "soft_labels:soft_labels", "Let models label the training faces, for distillation."),
+    ("release", "release:release", "Replace the shipped model by the pipeline's."),
+    ("seed-registry", "seed_registry:seed_registry", "Put the shipped model into an empty model registry."),
+    ("draw-sample", "draw_sample:draw_sample", "Draw the built-in sample data set."),
+):
+    app.command(f"emotion_detection.commands.{function}", name=name, help=summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,14 +1,14 @@
-"""The words of the data: emotions, splits and the size of a face."""
+"""Emotions, splits and the size of a face image."""
 
-# The order of fer2013.csv, which is the label's meaning everywhere in this project. Folders sort otherwise
-# (neutral before sad), so every reader maps by name, never by position.
+# A label is an index into EMOTIONS, in the order of fer2013.csv. Alphabetical folders have another order (neutral
+# before sad), so every reader maps labels by name, never by position.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-# A face is IMAGE_SIZE x IMAGE_SIZE pixels, gray, uint8.
+# A face image has IMAGE_SIZE x IMAGE_SIZE gray pixels of type uint8.
 IMAGE_SIZE = 48
 
-# train teaches, val (PublicTest) steers, test (PrivateTest) is only reported.
+# Training uses train, every choice uses val (PublicTest), and test (PrivateTest) is only reported.
 SPLITS = ("train", "val", "test")
 
-# The comment of a zip of drawn faces, by which a reader knows it from photographs.
+# The comment of a zip file with drawn faces, which distinguishes it from photographs.
 SAMPLE_COMMENT = b"emotion-detection sample"
