@@ -1,6 +1,6 @@
-"""How long reading fer2013.csv takes and how much memory: `python benchmarks/read_csv.py [FILE]`.
+"""Measure the time and memory of reading fer2013.csv: `python benchmarks/read_csv.py [FILE]`.
 
-Without FILE a table of the real one's size (35,887 rows, some 300 MB) is drawn into a temporary folder.
+Without FILE, a random table of the same size (35,887 rows, about 300 MB) is written to a temporary folder.
 """
 
 import argparse
@@ -13,28 +13,31 @@ from pathlib import Path
 
 import numpy as np
 
+from emotion_detection.arrays import Images, Labels
+
 ROWS = 35_887
 LIMIT_S = 4.0
-LIMIT_MB = 300  # above the interpreter with its libraries, the 83 MB of pixels included
-USAGES = np.repeat(["Training", "PublicTest", "PrivateTest"], [28_709, 3_589, 3_589])
+LIMIT_MB = 300  # in addition to the interpreter and its libraries; the pixels have 83 MB
 
 
-def write_table(path: Path, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Write 1,000 random faces again and again as text; returns images u8 (n,48,48) and labels u8 (n,)."""
+def write_table(path: Path, rows: int = ROWS, seed: int = 0) -> tuple[Images, Labels]:
+    """Write a table that repeats up to 1,000 random faces; 10 % of the rows are val, and 10 % are test."""
     rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, 256, (1000, 48, 48), np.uint8)
-    texts = [" ".join(map(str, picture.ravel().tolist())) for picture in pictures]
-    chosen = rng.integers(0, len(pictures), ROWS)
-    labels = rng.integers(0, 7, ROWS, np.uint8)
+    images = rng.integers(0, 256, (min(rows, 1000), 48, 48), np.uint8)
+    texts = [" ".join(map(str, image.ravel().tolist())) for image in images]
+    chosen = rng.integers(0, len(images), rows)
+    labels = rng.integers(0, 7, rows, np.uint8)
+    held_out = round(rows / 10)
+    usages = np.repeat(["Training", "PublicTest", "PrivateTest"], [rows - 2 * held_out, held_out, held_out])
     with path.open("w") as file:
         file.write("emotion,pixels,Usage\n")
-        for label, picture, usage in zip(labels, chosen, USAGES, strict=True):
-            file.write(f"{label},{texts[picture]},{usage}\n")
-    return pictures[chosen], labels
+        for label, index, usage in zip(labels, chosen, usages, strict=True):
+            file.write(f"{label},{texts[index]},{usage}\n")
+    return images[chosen], labels
 
 
 def measure(path: Path) -> None:
-    """Print seconds and peak megabytes of one read; to be run in a process of its own."""
+    """Print the time and the peak memory of reading a file. Call this in a new process."""
     from emotion_detection.data.formats import read_raw
 
     before = _peak_mb()
@@ -47,7 +50,7 @@ def measure(path: Path) -> None:
 
 def _peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # bytes there, KiB elsewhere
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # bytes on macOS, KiB on Linux
 
 
 def main() -> None:
@@ -63,7 +66,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.file or Path(folder, "fer2013.csv")
-        # A process starts with its parent's peak memory, so what needs much runs in a process of its own.
+        # A process inherits the peak memory of its parent, so each step runs in a new process.
         for step in ("measure",) if arguments.file else ("write", "measure"):
             subprocess.run([sys.executable, __file__, str(path), "--step", step], check=True)
 

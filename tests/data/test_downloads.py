@@ -1,4 +1,4 @@
-"""Both downloads against a server on this machine that plays the host, breaks off and refuses."""
+"""Downloads from a local server that imitates the hosts, interrupts connections and returns errors."""
 
 import hashlib
 import io
@@ -11,28 +11,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.support.fer_files import autumn_members, drawn_faces, kaggle_members
+from tests.support.fer_files import huggingface_members, kaggle_members, random_faces
 
 from emotion_detection.data.downloads import download
 from emotion_detection.data.formats import read_raw
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError
 
-FACES = drawn_faces()
+FACES = random_faces()
 COMMIT = "c" * 40
 HUB = "/datasets/AutumnQiu/fer2013"
 
 
 class Host(ThreadingHTTPServer):
-    """files: path -> bytes or a JSON tree; the first `breaks` answers of bytes end half-way.
+    """Serves `files`, bytes or JSON by path; the first `interruptions` responses with bytes end halfway.
 
-    log: path and Range of each request.
+    `requests` contains the path and the Range header of each request.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, object] = {}
-        self.breaks = 0
-        self.log: list[tuple[str, str | None]] = []
+        self.interruptions = 0
+        self.requests: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        self.server.log.append((path, self.headers["Range"]))
+        self.server.requests.append((path, self.headers["Range"]))
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         content = self.server.files.get(path)
         if content is None:
@@ -69,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if kind == "application/octet-stream" and self.server.breaks:
-            self.server.breaks -= 1
+        if kind == "application/octet-stream" and self.server.interruptions:
+            self.server.interruptions -= 1
             body = body[: len(body) // 2]
         self.wfile.write(body)
 
@@ -87,13 +87,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         monkeypatch.setitem(kaggle._env_to_endpoint, kaggle.KaggleEnv.PROD, server.url)
         for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_ENVIRONMENT"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))  # nobody's account is used
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))  # do not use an account of the user
         yield server
         server.shutdown()
 
 
 def serve_kaggle(host: Host) -> dict[str, bytes]:
-    # What is fetched counts by whole MiB, so there must be some.
+    # The library resumes at multiples of 1 MiB, so the file must be larger.
     members = kaggle_members(FACES) | {"README": os.urandom(4 << 20)}
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
@@ -106,14 +106,14 @@ def serve_kaggle(host: Host) -> dict[str, bytes]:
 
 
 def serve_huggingface(host: Host) -> dict[str, bytes]:
-    members = autumn_members(FACES)
-    everything = members | {"README.md": b"words", "train.pt": b"\x80\x02"}
+    members = huggingface_members(FACES)
+    files = members | {"README.md": b"words", "train.pt": b"\x80\x02"}
     host.files[f"/api{HUB}/revision/main"] = {"id": "AutumnQiu/fer2013", "sha": COMMIT, "siblings": []}
     host.files[f"/api{HUB}/tree/{COMMIT}"] = [
         {"type": "file", "path": name, "size": len(content), "oid": f"{row:040}"}
-        for row, (name, content) in enumerate(everything.items())
+        for row, (name, content) in enumerate(files.items())
     ]
-    for name, content in everything.items():
+    for name, content in files.items():
         host.files[f"{HUB}/resolve/{COMMIT}/{name}"] = content
     return members
 
@@ -121,75 +121,75 @@ def serve_huggingface(host: Host) -> dict[str, bytes]:
 SERVE = {"kaggle": serve_kaggle, "huggingface": serve_huggingface}
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("source", SERVE)
-def test_what_the_host_holds_arrives(host, tmp_path, source):
+def test_files_are_downloaded(host, tmp_path, source):
     members = SERVE[source](host)
     folder = download(source, tmp_path / "download")
-    assert files(folder) == members
+    assert read_files(folder) == members
     assert folder.is_relative_to(tmp_path / "download")
     assert len(read_raw(folder).faces) == len(FACES)
     assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("source", SERVE)
-def test_only_the_data_set_is_asked_for(host, tmp_path, source):
-    """No telemetry, no version check: every request is about the data set itself."""
+def test_only_the_data_set_is_requested(host, tmp_path, source):
+    """The libraries send no telemetry and do not check their own version."""
     SERVE[source](host)
     download(source, tmp_path / "download")
-    assert {path for path, _ in host.log} <= set(host.files)
-    assert len(host.log) > 1
+    assert {path for path, _ in host.requests} <= set(host.files)
+    assert len(host.requests) > 1
 
 
-def test_kaggle_goes_on_where_it_broke_off(host, tmp_path):
+def test_kaggle_resumes_an_interrupted_download(host, tmp_path):
     members = serve_kaggle(host)
-    host.breaks = 1
-    with pytest.raises(InputError, match="run the same command again"):
+    host.interruptions = 1
+    with pytest.raises(DataError, match="repeat the command"):
         download("kaggle", tmp_path / "download")
     assert not list((tmp_path / "download").rglob("*.jpg"))
-    (half,) = (len(content) for content in files(tmp_path / "download").values())
+    (half,) = (len(content) for content in read_files(tmp_path / "download").values())
     assert half > 0
-    assert files(download("kaggle", tmp_path / "download")) == members
-    assert host.log[-1][1] == f"bytes={half}-"
+    assert read_files(download("kaggle", tmp_path / "download")) == members
+    assert host.requests[-1][1] == f"bytes={half}-"
 
 
-def test_huggingface_tries_again_when_it_breaks_off(host, tmp_path):
+def test_huggingface_retries_an_interrupted_download(host, tmp_path):
     members = serve_huggingface(host)
-    host.breaks = 1
-    assert files(download("huggingface", tmp_path / "download")) == members
-    assert max(host.log.count(one) for one in host.log) > 2  # HEAD, the broken GET, the whole GET
+    host.interruptions = 1
+    assert read_files(download("huggingface", tmp_path / "download")) == members
+    assert max(map(host.requests.count, host.requests)) > 2  # HEAD, the interrupted GET, the complete GET
 
 
 @pytest.mark.parametrize("source", SERVE)
-def test_a_refusing_host_is_told_in_one_line(host, tmp_path, source):
-    with pytest.raises(InputError, match=f"{source} did not deliver .*the host answered 404") as caught:
+def test_http_error_is_reported_in_one_line(host, tmp_path, source):
+    with pytest.raises(DataError, match=f"cannot download .* from {source} .*the host answered 404") as error:
         download(source, tmp_path / "download")
-    assert "\n" not in str(caught.value)
-    assert len(host.log) > 0
-    assert files(tmp_path / "download") == {}
+    assert "\n" not in str(error.value)
+    assert len(host.requests) > 0
+    assert read_files(tmp_path / "download") == {}
 
 
 @pytest.mark.parametrize("source", SERVE)
-def test_an_unreachable_host_is_told_in_one_line(host, tmp_path, source):
+def test_unreachable_host_is_reported_in_one_line(host, tmp_path, source):
     host.shutdown()
     host.server_close()
-    with pytest.raises(InputError, match=f"{source} did not deliver .*refused.*give their path") as caught:
+    with pytest.raises(DataError, match=f"cannot download .* from {source} .*refused.*pass their path") as error:
         download(source, tmp_path / "download")
-    assert "\n" not in str(caught.value)
-    assert files(tmp_path / "download") == {}
+    assert "\n" not in str(error.value)
+    assert read_files(tmp_path / "download") == {}
 
 
-def test_a_data_set_without_parquet_is_refused(host, tmp_path):
+def test_data_set_without_parquet_is_rejected(host, tmp_path):
     serve_huggingface(host)
     host.files[f"/api{HUB}/tree/{COMMIT}"] = []
-    with pytest.raises(InputError, match="no parquet file"):
+    with pytest.raises(DataError, match="no parquet file"):
         download("huggingface", tmp_path / "download")
 
 
-def test_the_environment_is_as_before(host, tmp_path, monkeypatch):
+def test_environment_is_restored(host, tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", "mine")
     serve_kaggle(host)
     download("kaggle", tmp_path / "download")

@@ -1,4 +1,4 @@
-"""Writes the same few faces in every form that FER-2013 has in the wild."""
+"""Write a few random faces in every format that copies of FER-2013 have."""
 
 import io
 import json
@@ -25,8 +25,8 @@ ORIGINAL_FOLDERS = {
 }
 
 
-def drawn_faces(rows: int = 63, seed: int = 0) -> Faces:
-    """Random faces of all classes, in the splits' order (three fifths train), as in fer2013.csv."""
+def random_faces(rows: int = 63, seed: int = 0) -> Faces:
+    """Random faces of all classes, sorted by split as in fer2013.csv; three fifths are train."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (rows, 48, 48), np.uint8)
     labels = (np.arange(rows) % 7).astype(np.uint8)
@@ -42,8 +42,8 @@ def jpeg(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
-def table(faces: Faces, header: str = "emotion,pixels,Usage") -> str:
-    """A CSV with the given header, its columns in that order."""
+def csv_table(faces: Faces, header: str = "emotion,pixels,Usage") -> str:
+    """A CSV table with the columns in the order of the header."""
     lines = [header]
     for image, label, split in zip(faces.images, faces.labels, faces.splits, strict=True):
         pixels = " ".join(map(str, image.ravel().tolist()))
@@ -53,7 +53,7 @@ def table(faces: Faces, header: str = "emotion,pixels,Usage") -> str:
 
 
 def kaggle_members(faces: Faces, encode: Callable[[np.ndarray], bytes] = png) -> dict[str, bytes]:
-    """train|test/<emotion>/<Usage>_N.jpg; two classes share each base name, as in the real archive."""
+    """train|test/<emotion>/<Usage>_N.jpg. Classes share base names, as in the real archive."""
     return {
         f"{'test' if split else 'train'}/{EMOTIONS[label]}/{USAGES[split]}_{row // 7}.jpg": encode(image)
         for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
@@ -61,7 +61,7 @@ def kaggle_members(faces: Faces, encode: Callable[[np.ndarray], bytes] = png) ->
 
 
 def original_members(faces: Faces, held_out: str = "test") -> dict[str, bytes]:
-    """data/{train,test}/{angry,disgusted,...}/imN.png."""
+    """data/{train,test}/{angry,disgusted,...}/imN.png, as in the original project."""
     return {
         f"data/{held_out if split else 'train'}/{ORIGINAL_FOLDERS[EMOTIONS[label]]}/im{row}.png": png(image)
         for row, (image, label, split) in enumerate(zip(faces.images, faces.labels, faces.splits, strict=True))
@@ -69,12 +69,12 @@ def original_members(faces: Faces, held_out: str = "test") -> dict[str, bytes]:
 
 
 def class_members(faces: Faces) -> dict[str, bytes]:
-    """<emotion>/N.png, without a split."""
+    """<emotion>/N.png, without splits."""
     pairs = enumerate(zip(faces.images, faces.labels, strict=True))
     return {f"{EMOTIONS[label]}/{row}.png": png(image) for row, (image, label) in pairs}
 
 
-def text(path: Path, content: str | bytes) -> Path:
+def write_file(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
@@ -104,25 +104,28 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def parquet(faces: Faces, names: Iterable[str] | None = None, *, old: bool = False) -> bytes:
-    """A Hugging Face parquet file: image and label, or img_bytes and labels; with class names if given."""
+    """A Hugging Face parquet file with image and label, or with img_bytes and labels if `old`.
+
+    `names` are class names for its metadata.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pictures = [png(image) for image in faces.images]
-    cells = pictures if old else [{"bytes": content, "path": None} for content in pictures]
+    encoded = [png(image) for image in faces.images]
+    cells = encoded if old else [{"bytes": content, "path": None} for content in encoded]
     labels = faces.labels.tolist()
     image_column, label_column = ("img_bytes", "labels") if old else ("image", "label")
-    columns = pa.table({image_column: cells, label_column: labels})
+    table = pa.table({image_column: cells, label_column: labels})
     if names is not None:
         features = {label_column: {"names": list(names), "_type": "ClassLabel"}}
-        columns = columns.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     sink = io.BytesIO()
-    pq.write_table(columns, sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
 
 
-def autumn_members(faces: Faces) -> dict[str, bytes]:
-    """data/{train,valid,test}-00000-of-00001.parquet."""
+def huggingface_members(faces: Faces) -> dict[str, bytes]:
+    """data/{train,valid,test}-00000-of-00001.parquet, as in AutumnQiu/fer2013."""
     return {
         f"data/{file}-00000-of-00001.parquet": parquet(faces.of(split), EMOTIONS)
         for file, split in (("train", "train"), ("valid", "val"), ("test", "test"))

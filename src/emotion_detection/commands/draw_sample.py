@@ -1,4 +1,4 @@
-"""Draw the built-in sample: emotion-detection draw-sample sample/sample.zip"""
+"""Draw the built-in sample: `emotion-detection draw-sample sample/sample.zip`."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ def draw_sample(archive: Path, *, per_class: int = 200, seed: int = 2013) -> Non
 
     Args:
         archive: The zip file to write.
-        per_class: Faces of each emotion.
-        seed: Another seed draws other people.
+        per_class: The number of faces of each emotion.
+        seed: The seed of the random generator.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     write_sample(archive, per_class=per_class, seed=seed)

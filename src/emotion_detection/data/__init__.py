@@ -1,1 +1,1 @@
-"""The data set: reading its known forms, splits, leaks and duplicates."""
+"""The data set: reading its supported formats, splits, leaks and duplicates."""

@@ -1,4 +1,4 @@
-"""Faces in memory and on disk: splits, leaks and the npz file that training reads."""
+"""Labeled faces in memory, and the npz file that training reads."""
 
 import hashlib
 import zipfile
@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_detection.arrays import Images, Labels
 from emotion_detection.atomic import atomic_output
 from emotion_detection.emotions import IMAGE_SIZE, SPLITS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError
 
-NO_SPLIT = 255  # the split of a row whose source does not tell
+NO_SPLIT = 255  # the source does not assign the row to a split
 TRAIN, VAL, TEST = range(len(SPLITS))
 ARRAYS = ("images", "labels", "splits", "copied")
 
@@ -21,11 +22,11 @@ ARRAYS = ("images", "labels", "splits", "copied")
 class Faces:
     """images u8 (n,48,48), labels u8 (n,) into EMOTIONS, splits u8 (n,) into SPLITS or NO_SPLIT.
 
-    copied bool (n,): the same pixels stand in the source's own training split (always False there).
+    copied bool (n,): whether the source's training split contains the same pixels (always False for training rows).
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    images: Images
+    labels: Labels
     splits: NDArray[np.uint8]
     copied: NDArray[np.bool_]
 
@@ -36,48 +37,49 @@ class Faces:
         return Faces(self.images[rows], self.labels[rows], self.splits[rows], self.copied[rows])
 
     def of(self, split: str) -> "Faces":
-        """The rows of one of SPLITS."""
+        """Return the rows of a split, given by its name in SPLITS."""
         return self[self.splits == SPLITS.index(split)]
 
 
 def save(faces: Faces, path: Path) -> None:
-    """Write an npz file, the same bytes for the same faces; a reader never sees half of it."""
-    with atomic_output(path) as written:
-        np.savez(written, allow_pickle=False, **{name: getattr(faces, name) for name in ARRAYS})
+    """Write an npz file atomically. The same faces give the same bytes."""
+    with atomic_output(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **{name: getattr(faces, name) for name in ARRAYS})
 
 
 def load(path: Path) -> Faces:
-    """Read what `save` wrote; InputError if the file is missing, damaged or something else."""
+    """Read a file that `save` wrote. Raise DataError if it is missing, damaged or of another kind."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist: run `dvc repro prepare`, which writes it")
+        raise DataError(f"{path} does not exist: run `dvc repro prepare`")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             faces = Faces(*(arrays[name] for name in ARRAYS))
-    # TypeError: a bare .npy has no context manager.
+    # TypeError: np.load returns an array for an .npy file, which is not a context manager.
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a complete faces file: delete it and run `dvc repro prepare`") from error
+        raise DataError(f"{path} is not a complete faces file: delete it and run `dvc repro prepare`") from error
     _check_arrays(faces, path)
     return faces
 
 
 def _check_arrays(faces: Faces, path: Path) -> None:
     rows = len(faces.images)
-    wanted = [
+    expected = [
         (np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE)),
         (np.uint8, (rows,)),
         (np.uint8, (rows,)),
         (np.bool_, (rows,)),
     ]
-    for name, (dtype, shape) in zip(ARRAYS, wanted, strict=True):
+    for name, (dtype, shape) in zip(ARRAYS, expected, strict=True):
         array = getattr(faces, name)
         if array.dtype != dtype or array.shape != shape:
-            raise InputError(
-                f"{path}: {name} is {array.dtype}{array.shape}: delete the file and run `dvc repro prepare`"
+            raise DataError(
+                f"{path}: {name} is {array.dtype}{array.shape} instead of {np.dtype(dtype)}{shape}: "
+                "delete the file and run `dvc repro prepare`"
             )
 
 
 def digest(faces: Faces) -> str:
-    """sha256 (hex) over images, labels and splits, in row order."""
+    """Return the SHA-256 (hex) of images, labels and splits, in row order."""
     sha = hashlib.sha256()
     for array in (faces.images, faces.labels, faces.splits):
         sha.update(np.ascontiguousarray(array).data)

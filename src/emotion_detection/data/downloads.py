@@ -1,30 +1,30 @@
-"""FER-2013 from the two hosts that give it without an account; both libraries check what they fetched."""
+"""Download FER-2013 from two hosts that need no account. Their libraries verify the downloaded files."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError
 
 KAGGLE = "msambare/fer2013"
 HUGGINGFACE = "AutumnQiu/fer2013"
 
 
 def download(source: str, folder: Path) -> Path:
-    """Fetch the data set of one of SOURCES below `folder` and return the folder that holds its files.
+    """Download the data set from one of SOURCES into `folder`, and return the subfolder with its files.
 
-    Called again after a break, it fetches only what is missing. InputError if the host does not deliver.
+    After an interruption, another call downloads only the missing part. Raises DataError if the download fails.
     """
     fetch, page = SOURCES[source]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         return fetch(folder.resolve())
-    # The libraries raise their own, requests' and httpx' errors: whatever it is, no data came.
+    # The libraries raise errors of their own, of requests and of httpx; each means that the download failed.
     except Exception as error:
-        raise InputError(
-            f"{source} did not deliver {page} ({_reason(error)}): check the network and run the same command "
-            "again, or download the files with a browser and give their path"
+        raise DataError(
+            f"cannot download {page} from {source} ({_reason(error)}): check the network and repeat the command, "
+            "or download the files with a browser and pass their path"
         ) from error
 
 
@@ -36,32 +36,32 @@ def _kaggle(folder: Path) -> Path:
 
 
 def _huggingface(folder: Path) -> Path:
-    # Read when the library is imported. Without Xet there is one host and one protocol, as on a mirror.
+    # The library reads these variables when it is imported. Without Xet, mirrors of the hub work too.
     with _environment(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1"):
         import huggingface_hub
 
-        found = huggingface_hub.snapshot_download(
+        snapshot = huggingface_hub.snapshot_download(
             HUGGINGFACE,
             repo_type="dataset",
             allow_patterns="*.parquet",
             cache_dir=folder,
             endpoint=os.environ.get("HF_ENDPOINT"),
-            token=False,  # the data set is public: no reason to show who asks
+            token=False,  # the data set is public, so the user's token need not be sent
         )
-    if not any(Path(found).rglob("*.parquet")):
-        raise FileNotFoundError("the data set holds no parquet file")
-    return Path(found)
+    if not any(Path(snapshot).rglob("*.parquet")):
+        raise FileNotFoundError("the data set contains no parquet file")
+    return Path(snapshot)
 
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set variables for a while: the libraries take these settings in no other way."""
-    before = {name: os.environ.get(name) for name in values}
+    """Set environment variables temporarily, because the libraries accept these settings only as variables."""
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:
@@ -69,7 +69,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the host answered, if it did, else the first line of the innermost error."""
+    """Return the HTTP status that the host answered with, or else the first line of the innermost error."""
     while True:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None:

@@ -1,4 +1,4 @@
-"""Any known copy of FER-2013, told by its content: `read_raw` is the one door for data from outside."""
+"""Read any supported copy of FER-2013. The format is detected from the content, not from the file name."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from emotion_detection.data import csv_reader, image_reader
-from emotion_detection.data.archives import Container, Member, opened
+from emotion_detection.data.archives import Container, Member, open_container
 from emotion_detection.data.dataset import NO_SPLIT, TEST, TRAIN, VAL, Faces, digest
 from emotion_detection.emotions import EMOTIONS, SAMPLE_COMMENT, SPLITS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError
 
-KNOWN = "fer2013.csv, icml_face_data.csv, Kaggle's archive.zip, folders named after emotions, or parquet files"
+SUPPORTED = "fer2013.csv, icml_face_data.csv, Kaggle's archive.zip, folders named after emotions, or parquet files"
 
-# Rows of each emotion (in the order of EMOTIONS) in the official train, val and test split.
+# The number of rows of each emotion, in the order of EMOTIONS, in the official train, val and test splits.
 OFFICIAL = np.array(
     [
         [3995, 436, 4097, 7215, 4830, 3171, 4965],
@@ -30,31 +30,31 @@ KNOWN_MD5 = {
     "4968bdaed6c3c15f7d196c211239b79e": "Kaggle's archive.zip (msambare/fer2013)",
 }
 
-# What else people hand in, by its first bytes (lower case), and what to do about it.
-PICKLE = "is a pickle, which can run any code when it is loaded: give the CSV, picture or parquet files instead"
-WEB_PAGE = "is a web page, most likely for signing in: sign in with a browser and download the file there"
-NESTED = "is an archive inside an archive: unpack the outer one and give this file"
-STRANGERS = {
+# Unsupported files by their first bytes (in lower case), with the end of the error message.
+PICKLE = "is a pickle, which can run any code when it is loaded: use CSV, image or parquet files"
+WEB_PAGE = "is a web page, probably a sign-in page: sign in with a browser and download the file there"
+NESTED = "is an archive inside an archive: unpack the outer archive and pass this file"
+UNSUPPORTED = {
     b"<!doctype html": WEB_PAGE,
     b"<html": WEB_PAGE,
-    b"version https://git-lfs": "is a Git LFS pointer, not the data: run `git lfs pull` where it came from",
+    b"version https://git-lfs": "is a Git LFS pointer, not the data: run `git lfs pull` in its repository",
     b"\x80\x02": PICKLE,
     b"\x80\x03": PICKLE,
     b"\x80\x04": PICKLE,
     b"\x80\x05": PICKLE,
-    b"rar!": "is a RAR archive: unpack it and give the folder",
-    b"7z\xbc\xaf": "is a 7z archive: unpack it and give the folder",
+    b"rar!": "is a RAR archive: unpack it and pass the folder",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it and pass the folder",
     b"pk\x03\x04": NESTED,
     b"\x1f\x8b": NESTED,
 }
 
 
 @dataclass(frozen=True)
-class Raw:
-    """faces as the source has them, its form in words, the data set's name, and what a person should know.
+class RawData:
+    """The faces of a source, a description of its format, the name of the data set, and notes for the user.
 
-    dataset is "sample", "fer2013" (official counts per split and emotion), "fer2013-merged" (the same, but val and test
-    are not told apart) or "custom-<8 hex of the digest>".
+    `dataset` is "sample", "fer2013" (the official counts per split and emotion), "fer2013-merged" (the same, but with
+    val and test merged) or "custom-" and the first 8 hex digits of the digest.
     """
 
     faces: Faces
@@ -63,25 +63,25 @@ class Raw:
     notes: tuple[str, ...]
 
 
-def read_raw(path: Path) -> Raw:
-    """Read the whole of a file or folder of any known form; InputError names the fault and the remedy."""
-    path = sole_file(path)
-    with opened(path) as container:
+def read_raw(path: Path) -> RawData:
+    """Read a file or folder of any supported format. Raise DataError if it is unsupported or damaged."""
+    path = single_file(path)
+    with open_container(path) as container:
         if not container.members:
-            raise InputError(f"{path} is empty: give {KNOWN}")
-        # What torch.save writes is a zip round a pickle.
+            raise DataError(f"{path} is empty: use {SUPPORTED}")
+        # torch.save writes a zip file that contains a pickle.
         if any(member.name.endswith(("data.pkl", ".pt", ".pth", ".pkl")) for member in container.members):
-            raise InputError(f"{path} {PICKLE}")
+            raise DataError(f"{path} {PICKLE}")
         faces, form, notes = _read(container, path)
         dataset = "sample" if container.comment == SAMPLE_COMMENT else _dataset(faces)
     packed = "" if container.kind == "file" else f" in a {container.kind}"
-    return Raw(faces, form + packed, dataset, (*notes, *_split_notes(faces)))
+    return RawData(faces, form + packed, dataset, (*notes, *_split_notes(faces)))
 
 
-def sole_file(path: Path) -> Path:
-    """The file itself, the only visible file of a folder (data/ holds one raw file), else the folder."""
+def single_file(path: Path) -> Path:
+    """Return the only visible file of a folder, such as data/; otherwise return `path` itself."""
     if not path.exists():
-        raise InputError(f"{path} does not exist: give the path of {KNOWN}")
+        raise DataError(f"{path} does not exist: pass the path of {SUPPORTED}")
     if not path.is_dir():
         return path
     visible = [child for child in path.iterdir() if not child.name.startswith(".")]
@@ -89,7 +89,7 @@ def sole_file(path: Path) -> Path:
 
 
 def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]]:
-    """The largest member tells the form, unless it is a stranger among folders of pictures."""
+    """Read faces, format and notes. The largest member determines the format, except in folders of images."""
     largest = max(container.members, key=lambda member: member.size)
     where = str(path) if container.kind == "file" else f"{path}: {largest.name}"
     with largest.open() as stream:
@@ -98,11 +98,10 @@ def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]
         return _read_table(largest, where)
     if head.startswith(b"PAR1"):
         return _read_parquet(container, path)
-    # A picture outside such a folder is led there to be refused by its name.
-    many = container.kind != "file"
-    if many and (image_reader.is_picture(head) or any(map(_in_class_folder, container.members))):
+    # This also reads images outside class folders, which gives an error message with the name of the image.
+    if container.kind != "file" and (image_reader.is_image(head) or any(map(_in_class_folder, container.members))):
         return _read_folders(container, path)
-    raise InputError(_stranger(where, head))
+    raise DataError(_unsupported(where, head))
 
 
 def _read_table(member: Member, where: str) -> tuple[Faces, str, tuple[str, ...]]:
@@ -120,7 +119,7 @@ def _read_parquet(container: Container, path: Path) -> tuple[Faces, str, tuple[s
 def _read_folders(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]]:
     faces, layout = image_reader.from_folders(container.members, str(path))
     md5 = "" if container.kind == "folder" else _md5(path)
-    return faces, f"pictures as {layout}", _md5_notes(md5, faces) if md5 in KNOWN_MD5 else ()
+    return faces, f"images as {layout}", _md5_notes(md5, faces) if md5 in KNOWN_MD5 else ()
 
 
 def _in_class_folder(member: Member) -> bool:
@@ -133,14 +132,15 @@ def _starts_with(member: Member, magic: bytes) -> bool:
         return stream.read(len(magic)) == magic
 
 
-def _stranger(where: str, head: bytes) -> str:
-    for magic, problem in STRANGERS.items():
+def _unsupported(where: str, head: bytes) -> str:
+    """The error message for a file that starts with these bytes."""
+    for magic, problem in UNSUPPORTED.items():
         if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(magic):
             return f"{where} {problem}"
-    if image_reader.is_picture(head):
-        return f"{where} is one picture and not a data set: give folders of pictures named after emotions"
+    if image_reader.is_image(head):
+        return f"{where} is a single image, not a data set: use folders of images named after emotions"
     kind = "text" if head.isascii() and b"\0" not in head else "a file"
-    return f"{where} is {kind} in no known form: give {KNOWN}"
+    return f"{where} is {kind} in an unknown format: use {SUPPORTED}"
 
 
 def _md5(path: Path) -> str:
@@ -161,7 +161,7 @@ def _counts(faces: Faces) -> np.ndarray:
 
 
 def _dataset(faces: Faces) -> str:
-    """The name under which champions compete, so it must not be the same for other val rows."""
+    """The name of the data set. Models of the same name are compared, so other val rows must give another name."""
     counts = _counts(faces)
     held_out = counts[VAL] + counts[TEST]
     merged = not counts[VAL].any() or not counts[TEST].any()
@@ -175,16 +175,16 @@ def _dataset(faces: Faces) -> str:
 
 def _md5_notes(md5: str, faces: Faces) -> tuple[str, ...]:
     if md5 in KNOWN_MD5:
-        return (f"the md5 {md5} is the known one of {KNOWN_MD5[md5]}",)
+        return (f"the MD5 {md5} is that of {KNOWN_MD5[md5]}",)
     if len(faces) == OFFICIAL.sum():
-        return (f"the row count is the official one, the md5 {md5} is not: a copy that was written anew",)
-    return (f"it has {len(faces):,} rows; the complete fer2013.csv has {OFFICIAL.sum():,}",)
+        return (f"the row count is the official one but the MD5 {md5} is unknown: the file was rewritten",)
+    return (f"the data set has {len(faces):,} rows; the complete fer2013.csv has {OFFICIAL.sum():,}",)
 
 
 def _split_notes(faces: Faces) -> tuple[str, ...]:
     present = set(np.unique(faces.splits).tolist())
     if NO_SPLIT in present or present == {TRAIN}:
-        return ("the official split is not recoverable: rows will be divided by their own pixels",)
+        return ("the official split cannot be recovered: rows will be split by a hash of their pixels",)
     if TRAIN in present and len(present) == 2:
-        return ("val and test are not told apart: the held-out rows will be halved by their own pixels",)
+        return ("val and test are merged: the held-out rows will be split in half by a hash of their pixels",)
     return ()

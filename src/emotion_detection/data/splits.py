@@ -1,4 +1,4 @@
-"""Splits, leaks between them, and duplicate images."""
+"""Split the faces, drop leaks between splits, and find duplicate images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_detection.arrays import Images, Labels
 from emotion_detection.data.dataset import NO_SPLIT, TEST, TRAIN, VAL, Faces
 from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """distinct: different pictures; groups: rows of each set of identical ones, in order of first row.
+    """distinct: number of different images. groups: the rows of each image that occurs more than once.
 
-    conflicts: those groups whose rows do not agree on the label; blank: rows of one single gray value.
+    conflicts: the groups whose rows have different labels. blank: the rows whose pixels all have the same value.
+    Groups are ordered by their first row.
     """
 
     distinct: int
@@ -25,56 +27,59 @@ class Duplicates:
     blank: NDArray[np.intp]
 
 
-def divide(faces: Faces, *, val_fraction: float, test_fraction: float) -> Faces:
-    """Give every row a split by its own pixels: copies fall together and the order of rows means nothing.
+def split_faces(faces: Faces, *, val_fraction: float, test_fraction: float) -> Faces:
+    """Assign each row without an official split by a hash of its pixels.
 
-    An official three-way split stays as it is. A source with training rows and one held-out part gets that
-    part halved into val and test. All else is divided by the fractions, class by class.
+    Copies of an image get the same split, and the order of the rows does not matter. An official split into three
+    parts is kept. If the source has training rows and one held-out part, that part is split in half into val and
+    test. Otherwise the rows of each class are split by the fractions.
     """
     if val_fraction + test_fraction >= 1:
-        raise InputError("prepare.val_fraction and prepare.test_fraction leave no training rows: lower one")
+        raise ConfigError("prepare.val_fraction and prepare.test_fraction leave no training rows: reduce one of them")
     present = set(np.unique(faces.splits).tolist())
     by_fraction = {TEST: test_fraction, VAL: val_fraction, TRAIN: 1.0}
     if NO_SPLIT in present:
-        return _share(faces, faces.splits == NO_SPLIT, by_fraction)
+        return _split_by_fraction(faces, faces.splits == NO_SPLIT, by_fraction)
     if present == {TRAIN}:
-        return _share(faces, faces.splits == TRAIN, by_fraction)
+        return _split_by_fraction(faces, faces.splits == TRAIN, by_fraction)
     if TRAIN not in present:
-        raise InputError("the source has no training rows: give the whole data set, not its test part alone")
+        raise DataError("the source has no training rows: use the complete data set, not only its test part")
     if len(present) == 2:
-        return _share(faces, faces.splits != TRAIN, {TEST: 0.5, VAL: 1.0})
+        return _split_by_fraction(faces, faces.splits != TRAIN, {TEST: 0.5, VAL: 1.0})
     return faces
 
 
-def _share(faces: Faces, rows: NDArray[np.bool_], fractions: dict[int, float]) -> Faces:
-    """Deal the chosen rows out to splits; the last split takes what is left."""
-    pictures, inverse, copies = np.unique(_fingerprints(faces.images[rows]), return_inverse=True, return_counts=True)
-    # Copies may disagree on the label; the smallest stands for them, whatever the order of rows.
-    owner = np.full(len(pictures), len(EMOTIONS))
-    np.minimum.at(owner, inverse, faces.labels[rows])
+def _split_by_fraction(faces: Faces, rows: NDArray[np.bool_], fractions: dict[int, float]) -> Faces:
+    """Distribute the selected rows over the splits; the last split gets the rest."""
+    hashes, inverse, copies = np.unique(_image_hashes(faces.images[rows]), return_inverse=True, return_counts=True)
+    # Copies may have different labels. The smallest one counts for all of them, in any order of the rows.
+    image_labels = np.full(len(hashes), len(EMOTIONS))
+    np.minimum.at(image_labels, inverse, faces.labels[rows])
     bounds = np.cumsum(list(fractions.values()))[:-1]
-    chosen = np.empty(len(pictures), np.uint8)
-    for label in np.unique(owner):
-        # `pictures` is sorted by fingerprint, which is as good as shuffled.
-        size = copies[owner == label]
+    image_splits = np.empty(len(hashes), np.uint8)
+    for label in np.unique(image_labels):
+        # The images are sorted by hash, which is a random order.
+        size = copies[image_labels == label]
         middle = (np.cumsum(size) - size / 2) / size.sum()
-        chosen[owner == label] = np.array(list(fractions), np.uint8)[np.searchsorted(bounds, middle, side="right")]
+        chosen = np.searchsorted(bounds, middle, side="right")
+        image_splits[image_labels == label] = np.array(list(fractions), np.uint8)[chosen]
     splits = faces.splits.copy()
-    splits[rows] = chosen[inverse]
+    splits[rows] = image_splits[inverse]
     return replace(faces, splits=splits)
 
 
 def drop_leaks(faces: Faces) -> tuple[Faces, dict[str, int]]:
-    """Mark val and test rows whose pixels the source trains on, then drop the rows that leak.
+    """Mark val and test rows that the source also has in train, then drop the rows that leak.
 
-    Training rows that occur in val or test go, and val rows that occur in test. The counts are of rows:
-    train_dropped, val_dropped, val_copied, test_copied (copied ones counted before any row is dropped).
+    Training rows that also occur in val or test are dropped, and val rows that also occur in test. Returns the
+    remaining faces and the number of rows: train_dropped, val_dropped, val_copied and test_copied. The copied rows
+    are counted before any row is dropped.
     """
-    pictures = _fingerprints(faces.images)
+    hashes = _image_hashes(faces.images)
     train, val, test = (faces.splits == split for split in (TRAIN, VAL, TEST))
-    copied = (val | test) & np.isin(pictures, pictures[train])
-    train_dropped = train & np.isin(pictures, pictures[val | test])
-    val_dropped = val & np.isin(pictures, pictures[test])
+    copied = (val | test) & np.isin(hashes, hashes[train])
+    train_dropped = train & np.isin(hashes, hashes[val | test])
+    val_dropped = val & np.isin(hashes, hashes[test])
     masks = {
         "train_dropped": train_dropped,
         "val_dropped": val_dropped,
@@ -85,27 +90,27 @@ def drop_leaks(faces: Faces) -> tuple[Faces, dict[str, int]]:
     return kept, {name: int(mask.sum()) for name, mask in masks.items()}
 
 
-def duplicates(faces: Faces) -> Duplicates:
-    """Find identical pictures, those with conflicting labels, and blank ones."""
-    pictures, inverse, copies = np.unique(_fingerprints(faces.images), return_inverse=True, return_counts=True)
-    by_picture = np.argsort(inverse, kind="stable")
+def find_duplicates(faces: Faces) -> Duplicates:
+    """Find identical images, those with conflicting labels, and blank images."""
+    hashes, inverse, copies = np.unique(_image_hashes(faces.images), return_inverse=True, return_counts=True)
+    by_image = np.argsort(inverse, kind="stable")
     starts = np.cumsum(copies)[:-1]
-    groups = [rows for rows in np.split(by_picture, starts) if len(rows) > 1]
+    groups = [rows for rows in np.split(by_image, starts) if len(rows) > 1]
     groups.sort(key=lambda rows: int(rows[0]))
     pixels = faces.images.reshape(len(faces), IMAGE_SIZE * IMAGE_SIZE)
     return Duplicates(
-        distinct=len(pictures),
+        distinct=len(hashes),
         groups=tuple(groups),
         conflicts=tuple(_conflicting(groups, faces.labels)),
         blank=np.flatnonzero((pixels == pixels[:, :1]).all(axis=1)),
     )
 
 
-def _conflicting(groups: Sequence[NDArray[np.intp]], labels: NDArray[np.uint8]) -> list[NDArray[np.intp]]:
+def _conflicting(groups: Sequence[NDArray[np.intp]], labels: Labels) -> list[NDArray[np.intp]]:
     return [rows for rows in groups if len(np.unique(labels[rows])) > 1]
 
 
-def _fingerprints(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """One number u64 (n,) per picture: equal pixels, equal number; a chance collision is one in 10^10."""
-    prints = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
-    return np.frombuffer(prints, "<u8")
+def _image_hashes(images: Images) -> NDArray[np.uint64]:
+    """A 64-bit hash of the pixels of each image, u64 (n,). The probability of a collision in FER-2013 is 4e-11."""
+    digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(digests, "<u8")

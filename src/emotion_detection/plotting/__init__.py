@@ -1,1 +1,1 @@
-"""The look of figures: style, colors and grids of faces."""
+"""Plotting: the common style, the colors of emotions, and grids of faces."""

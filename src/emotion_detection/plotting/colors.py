@@ -1,7 +1,7 @@
-"""One colour an emotion, the same in drawn frames, in figures and on the page."""
+"""The color of each emotion in annotated frames, in figures and on the web page."""
 
-# Chosen so that any two stay apart (CIE76 difference of 20 and more) for eyes without red, green or blue cones too,
-# and none sinks into white paper or into a dark page.
+# Any two colors differ by a CIE76 distance of about 20 or more, also for people with color blindness, and each
+# contrasts with a white and with a dark background.
 COLORS = {
     "angry": "#CB2A20",
     "disgust": "#2E9B55",
@@ -15,23 +15,23 @@ DARK, LIGHT = "#14161A", "#FFFFFF"
 
 
 def rgb(color: str) -> tuple[int, int, int]:
-    """The three bytes of "#RRGGBB"."""
+    """Parse "#RRGGBB" into three integers from 0 to 255."""
     red, green, blue = bytes.fromhex(color[1:])
     return red, green, blue
 
 
 def luminance(color: str) -> float:
-    """WCAG 2's relative luminance of an sRGB colour, 0 (black) to 1 (white)."""
+    """Return the relative luminance of an sRGB color after WCAG 2, from 0 (black) to 1 (white)."""
     linear = [(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for c in (v / 255 for v in rgb(color))]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def contrast(one: str, other: str) -> float:
-    """WCAG 2's contrast ratio of two colours, 1 (the same) to 21."""
-    darker, lighter = sorted((luminance(one), luminance(other)))
+def contrast(first: str, second: str) -> float:
+    """Return the contrast ratio of two colors after WCAG 2, from 1 (equal) to 21."""
+    darker, lighter = sorted((luminance(first), luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def ink(color: str) -> str:
-    """DARK or LIGHT, whichever is easier to read on the colour."""
-    return max((DARK, LIGHT), key=lambda letters: contrast(letters, color))
+def text_color(background: str) -> str:
+    """Return DARK or LIGHT, whichever has the higher contrast with the background."""
+    return max((DARK, LIGHT), key=lambda color: contrast(color, background))

@@ -1,4 +1,4 @@
-"""Raw data -> faces.npz with honest splits, a report on the data, and figures of it."""
+"""Prepare the data: split it, drop leaked rows, and write faces.npz, a report and figures."""
 
 import json
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from emotion_detection.command_line import run_command
 from emotion_detection.config import load_params
 from emotion_detection.data import figures
 from emotion_detection.data.dataset import Faces, digest, save
-from emotion_detection.data.formats import Raw, read_raw
-from emotion_detection.data.splits import Duplicates, divide, drop_leaks, duplicates
+from emotion_detection.data.formats import RawData, read_raw
+from emotion_detection.data.splits import Duplicates, drop_leaks, find_duplicates, split_faces
 from emotion_detection.emotions import EMOTIONS, SPLITS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError
 from emotion_detection.experiments.provenance import pinned_md5
 
 
@@ -24,60 +24,61 @@ class PreparePaths:
     """The files of the prepare stage."""
 
     params: Path
-    """params.yaml"""
+    """The file params.yaml."""
     data: Path
-    """Folder with the raw data."""
+    """The folder with the raw data."""
     pin: Path
-    """DVC's pointer to that folder."""
+    """The .dvc file that tracks that folder."""
     faces: Path
     """The npz file to write."""
     report: Path
     """The JSON file to write."""
     figures: Path
-    """The folder for PNG files."""
+    """The folder of PNG files to write."""
 
 
 def prepare(paths: PreparePaths) -> None:
-    """Split, drop leaked rows, save; InputError if the raw data are broken."""
+    """Prepare the raw data. Raise DataError if they are damaged or leave a split empty."""
     params = load_params(paths.params).prepare
     raw = read_raw(paths.data)
-    divided = divide(raw.faces, val_fraction=params.val_fraction, test_fraction=params.test_fraction)
-    faces, leaks = drop_leaks(divided)
+    all_faces = split_faces(raw.faces, val_fraction=params.val_fraction, test_fraction=params.test_fraction)
+    faces, leaks = drop_leaks(all_faces)
     for split in SPLITS:
         if not len(faces.of(split)):
-            raise InputError(f"{paths.data} leaves {split} no face: give more data, or change prepare.*_fraction")
-    found = duplicates(divided)
-    report = describe(raw, divided, faces, found) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
+            raise DataError(f"the {split} split is empty: add data to {paths.data} or change prepare.*_fraction")
+    duplicates = find_duplicates(all_faces)
+    report = describe(raw, all_faces, faces, duplicates) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
     with atomic_output(paths.figures) as folder:
         folder.mkdir()
         figures.classes_per_split(faces, folder / "classes.png")
         figures.contact_sheet(faces, folder / "contact_sheet.png")
-        figures.duplicates_sheet(divided, found.groups, path=folder / "duplicates.png")
-    with atomic_output(paths.report) as written:
-        written.write_text(json.dumps(report, indent=2) + "\n")
+        figures.duplicates_sheet(all_faces, duplicates.groups, path=folder / "duplicates.png")
+    with atomic_output(paths.report) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
     save(faces, paths.faces)
     print(f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}")
 
 
-def describe(raw: Raw, divided: Faces, faces: Faces, found: Duplicates) -> dict[str, object]:
-    """What a reader of the results must know about the data; counts are of rows unless they say otherwise."""
-    # Champions of one name compete, so a split of our own making is part of the name.
-    ours = "" if divided is raw.faces else f"-{digest(divided)[:8]}"
+def describe(raw: RawData, all_faces: Faces, faces: Faces, duplicates: Duplicates) -> dict[str, object]:
+    """Return the report: `all_faces` includes the leaked rows, `faces` does not."""
+    # Models of data sets with the same name are compared, so the name includes a split that is not an official one.
+    suffix = "" if all_faces is raw.faces else f"-{digest(all_faces)[:8]}"
     return {
-        "dataset": raw.dataset + ours,
+        "dataset": raw.dataset + suffix,
         "form": raw.form,
         "notes": list(raw.notes),
         "digest": digest(faces),
         "rows": {split: len(faces.of(split)) for split in SPLITS},
         "emotions": {split: count_emotions(faces.of(split)) for split in SPLITS},
-        "distinct_pictures": found.distinct,
-        "duplicate_groups": len(found.groups),
-        "groups_with_conflicting_labels": len(found.conflicts),
-        "blank_pictures": len(found.blank),
+        "distinct_pictures": duplicates.distinct,
+        "duplicate_groups": len(duplicates.groups),
+        "groups_with_conflicting_labels": len(duplicates.conflicts),
+        "blank_pictures": len(duplicates.blank),
     }
 
 
 def count_emotions(faces: Faces) -> dict[str, int]:
+    """Return the number of faces of each emotion."""
     return {emotion: int((faces.labels == label).sum()) for label, emotion in enumerate(EMOTIONS)}
 
 

@@ -1,1 +1,1 @@
-"""Drawn faces: the built-in sample, test data and the demo's examples."""
+"""Drawn faces for the built-in sample, the tests and the examples of the demo."""

@@ -1,7 +1,7 @@
-"""The numbers of a drawn face: what makes a person, and how far each facial action unit moves it."""
+"""Parameters of drawn faces: their ranges, and how facial action units change them."""
 
-# Action units of each emotion after the EMFACS table (Ekman & Friesen, Facial Action Coding System, 1978,
-# revised with Hager 2002); the weights at full intensity are ours, chosen by eye.
+# The action units of each emotion after the EMFACS table (Ekman & Friesen, Facial Action Coding System, 1978,
+# revised with Hager 2002). The weights, for full intensity, were chosen by eye.
 PROTOTYPES: dict[str, dict[int, float]] = {
     "angry": {4: 1.0, 5: 0.5, 7: 0.9, 23: 1.0},
     "disgust": {9: 1.0, 10: 0.8, 15: 0.6, 16: 0.7},
@@ -11,10 +11,10 @@ PROTOTYPES: dict[str, dict[int, float]] = {
     "surprise": {1: 1.0, 2: 1.0, 5: 0.9, 26: 1.0},
     "neutral": {},
 }
-# Units that come and go with an emotion: a grin may part the lips, rage may bare the teeth.
+# One more unit that sometimes accompanies an emotion. For example, a grin may part the lips.
 OPTIONAL = {"happy": 25, "angry": 25, "disgust": 4, "surprise": 25, "sad": 7, "fear": 25, "neutral": 25}
 
-# How far one full unit moves the shape's numbers; face units for lengths, 0..1 for depths. Chosen by eye.
+# The change of each parameter by one full unit, chosen by eye: lengths in face units, depths from 0 to 1.
 MOVES: dict[int, dict[str, float]] = {
     1: {"brow_inner": 0.19, "lines": 0.5},
     2: {"brow_outer": 0.17, "lines": 0.5},
@@ -41,7 +41,7 @@ MOVES: dict[int, dict[str, float]] = {
     26: {"drop": 0.30, "rise": 0.10, "jaw": 0.14, "width": -0.14, "mouth_y": 0.02},
 }
 
-# A relaxed person: (low, high) of each number. Those that expressions move vary, too.
+# The range of each parameter for a person with a relaxed face, as (low, high).
 PEOPLE: dict[str, tuple[float, float]] = {
     "tall": (1.2, 1.34), "taper": (0.1, 0.3), "skin": (0.5, 0.95), "hair": (0.05, 0.5),
     "hairline": (-0.95, -0.62), "eye_x": (0.38, 0.46), "eye_y": (-0.2, -0.1), "eye_w": (0.18, 0.23),

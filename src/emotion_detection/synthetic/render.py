@@ -1,7 +1,7 @@
-"""One drawn person: a face wearing an emotion, lit and photographed.
+"""Draw a face that shows an emotion.
 
-A face is a relief in face units (half the head's width = 1, y down): numbers drawn at random make a person,
-facial action units displace them, the relief is lit and the picture is photographed badly.
+Lengths are in face units: half the width of the head is 1, and y points down. Random parameters describe a person,
+facial action units change them, and the resulting height map is shaded and degraded like a photo of low quality.
 """
 
 from dataclasses import dataclass
@@ -11,42 +11,44 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_detection.arrays import Gray
 from emotion_detection.emotions import IMAGE_SIZE
 from emotion_detection.synthetic.action_units import MOVES, OPTIONAL, PEOPLE, PROTOTYPES
 
-Field = NDArray[np.float64]  # one value a pixel (h,w)
-Shape = SimpleNamespace  # one person wearing one expression: the numbers of PEOPLE, displaced by MOVES
+Field = NDArray[np.float64]  # (h,w), one value per pixel
+Shape = SimpleNamespace  # a person with an expression: the parameters in PEOPLE, changed by MOVES
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each pixel lies, all (h,w): x, y on the picture, u, v on the turned face, z towards us."""
+    """Coordinates of each pixel, all (h,w): x, y in the image, u, v on the rotated face, z towards the viewer."""
 
     x: Field
     y: Field
     u: Field
     v: Field
     z: Field
-    pixel: float  # one pixel's side in face units
+    pixel: float  # the width of a pixel in face units
 
     def inside(self, distance: Field) -> Field:
-        """1 where the signed distance (face units) is positive, 0 where negative, soft over two pixels."""
+        """1 where the signed distance (face units) is positive and 0 where it is negative, blended over two pixels."""
         return np.clip(distance / (2 * self.pixel) + 0.5, 0, 1)
 
 
 def _bump(x: Field, y: Field, x_size: float, y_size: float) -> Field:
+    """A Gaussian with a maximum of 1 at x = y = 0."""
     return np.exp(-((x / x_size) ** 2) - (y / y_size) ** 2)
 
 
-def express(emotion: str, rng: np.random.Generator, **fixed: float) -> Shape:
-    """A random person (but for the fixed numbers) showing the emotion, from half-heartedly to fully."""
+def random_shape(emotion: str, rng: np.random.Generator, **fixed: float) -> Shape:
+    """Return a random person who shows the emotion with a random intensity; `fixed` sets parameters."""
     shape = {name: float(rng.uniform(low, high)) for name, (low, high) in PEOPLE.items()}
     intensity = rng.uniform(0.5, 1.15)
     units = {unit: weight * intensity * rng.uniform(0.7, 1.2) for unit, weight in PROTOTYPES[emotion].items()}
     if rng.random() < 0.4:
         units[OPTIONAL[emotion]] = units.get(OPTIONAL[emotion], 0.0) + rng.uniform(0.2, 0.8) * intensity
-    stray = int(rng.choice(list(MOVES)))  # people also twitch, talk and squint
-    units[stray] = units.get(stray, 0.0) + rng.uniform(0.0, 0.25)
+    unrelated = int(rng.choice(list(MOVES)))  # people also talk and squint
+    units[unrelated] = units.get(unrelated, 0.0) + rng.uniform(0.0, 0.25)
     for unit, weight in units.items():
         for name, move in MOVES[unit].items():
             shape[name] += weight * move
@@ -54,7 +56,7 @@ def express(emotion: str, rng: np.random.Generator, **fixed: float) -> Shape:
 
 
 def _grid(shape: Shape, size_px: int) -> Grid:
-    """Pixels to face units: zoom, shift, roll, then yaw and pitch over an egg, whose near side moves most."""
+    """Convert pixels to face units: zoom, shift and roll, then yaw and pitch of an egg-shaped head."""
     axis = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) * shape.zoom
     across, down = np.meshgrid(axis + shape.shift_x, axis + shape.shift_y)
     cos, sin = np.cos(shape.roll), np.sin(shape.roll)
@@ -69,7 +71,7 @@ def _grid(shape: Shape, size_px: int) -> Grid:
 
 
 def _brows(grid: Grid, shape: Shape) -> Field:
-    """How much brow covers each pixel, 0..1."""
+    """Coverage by the eyebrows, 0..1."""
     along = (np.abs(grid.u) - shape.brow_gap) / shape.brow_w
     t = np.clip(along, 0, 1)
     middle = shape.brow_y - shape.brow_inner * (1 - t) ** 1.3 - shape.brow_outer * t
@@ -80,7 +82,7 @@ def _brows(grid: Grid, shape: Shape) -> Field:
 
 
 def _eyes(grid: Grid, shape: Shape) -> tuple[Field, Field, Field]:
-    """Opening 0..1, what is seen in it (gray 0..1), and the lids' dark lines 0..1."""
+    """The opening 0..1, the eyeball's gray 0..1, and the dark lines of the lids 0..1."""
     t = (np.abs(grid.u) - shape.eye_x) / shape.eye_w
     arc = np.clip(1 - t**2, 0, 1)
     level = grid.v - shape.eye_y + shape.eye_tilt * t
@@ -93,7 +95,7 @@ def _eyes(grid: Grid, shape: Shape) -> tuple[Field, Field, Field]:
 
 
 def _eyeballs(grid: Grid, shape: Shape, level: Field) -> Field:
-    """White, iris, pupil and the lamp's glint, gray 0..1; level is the height under the eyes' axis."""
+    """White, iris, pupil and highlight, gray 0..1; `level` is the distance below the axis of the eyes."""
     aside = np.abs(grid.u) - shape.eye_x - shape.gaze * np.sign(grid.u)
     radius = np.hypot(aside, level + 0.015)
     iris = grid.inside(0.088 - radius)
@@ -102,7 +104,7 @@ def _eyeballs(grid: Grid, shape: Shape, level: Field) -> Field:
 
 
 def _mouth(grid: Grid, shape: Shape) -> tuple[Field, Field, Field]:
-    """Lips 0..1, opening 0..1 and what is seen in it (gray 0..1)."""
+    """The lips 0..1, the opening 0..1, and the gray 0..1 of the mouth's inside."""
     t = grid.u / max(shape.width, 0.15)
     arc = np.clip(1 - t**2, 0, 1)
     lift = shape.corner * (1 + shape.lopsided * np.sign(grid.u))
@@ -119,7 +121,7 @@ def _mouth(grid: Grid, shape: Shape) -> tuple[Field, Field, Field]:
 
 
 def _bones(grid: Grid, shape: Shape) -> Field:
-    """Height of the resting face over the picture plane, face units."""
+    """Height of the relaxed face above the image plane, face units."""
     side, v = np.abs(grid.u), grid.v
     wings = 0.10 * _bump(side - shape.nostril, v - shape.nose_y, 0.07, 0.08)
     sockets = 0.17 * _bump(side - shape.eye_x, v - shape.eye_y + 0.04, 0.27, 0.16)
@@ -129,7 +131,7 @@ def _bones(grid: Grid, shape: Shape) -> Field:
 
 
 def _nose(grid: Grid, shape: Shape) -> Field:
-    """A ridge that widens and rises from between the eyes to the tip, then ends, face units."""
+    """Height of the nose, face units: a ridge that widens and rises from between the eyes to the tip."""
     top = shape.eye_y - 0.1
     ramp = np.clip((grid.v - top) / (shape.nose_y - top), 0, 1)
     root = 0.08 * _bump(ramp, grid.v - top, 1.0, 0.25)
@@ -139,7 +141,7 @@ def _nose(grid: Grid, shape: Shape) -> Field:
 
 
 def _folds(grid: Grid, shape: Shape) -> Field:
-    """What the muscles and the years carve around mouth and cheeks: height, face units."""
+    """Height of cheeks and of folds by expression and age, face units."""
     side, v = np.abs(grid.u), grid.v
     along = (v - shape.nose_y + 0.04) / (shape.mouth_y - shape.nose_y)
     reach = shape.nostril + 0.05 + (shape.width + 0.06 - shape.nostril) * along.clip(0, 1.3)
@@ -151,7 +153,7 @@ def _folds(grid: Grid, shape: Shape) -> Field:
 
 
 def _wrinkles(grid: Grid, shape: Shape) -> Field:
-    """Forehead lines, frown, wrinkled nose and crow's feet: height, face units."""
+    """Height of forehead lines, frown, nose wrinkles and crow's feet, face units."""
     side, v = np.abs(grid.u), grid.v
     lines = np.cos((v + 0.08 * grid.u**2) * 48) * _bump(grid.u, v + 0.68, 0.55, 0.13)
     frown = _bump(side - 0.075, v - shape.brow_y - 0.02, 0.025, 0.13)
@@ -163,7 +165,7 @@ def _wrinkles(grid: Grid, shape: Shape) -> Field:
 
 
 def _shade(height: Field, grid: Grid, shape: Shape) -> Field:
-    """Lambert's cosine from one lamp, ambient light, and darker hollows (height below its own blur)."""
+    """Lambertian shading by one lamp and ambient light. Hollows, which lie below the blurred height, are darker."""
     rise_y, rise_x = np.gradient(height, grid.pixel)
     lamp = np.array([shape.light_x, shape.light_y - 0.25, 1.2])
     lamp = lamp / np.linalg.norm(lamp)
@@ -174,57 +176,58 @@ def _shade(height: Field, grid: Grid, shape: Shape) -> Field:
 
 
 def noise(rng: np.random.Generator, cells: int, size_px: int) -> Field:
-    """Smooth noise of about unit variance, (size_px,size_px)."""
+    """Return smooth noise with a variance of about 1, (size_px,size_px)."""
     return cv2.resize(rng.normal(size=(cells, cells)), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
 
 
 def _skin(grid: Grid, shape: Shape, rng: np.random.Generator) -> Field:
-    """The lit head without hair, gray 0..1."""
+    """The shaded head without hair, gray 0..1."""
     lips, mouth, shown = _mouth(grid, shape)
     height = _bones(grid, shape) + _folds(grid, shape) + _wrinkles(grid, shape) + 0.035 * lips
     tone = _complexion(grid, shape, rng) * (1 - (1 - shape.lip_dark) * lips)
     skin = _shade(height, grid, shape) * tone * (1 - _brows(grid, shape))
     eyes, balls, lids = _eyes(grid, shape)
-    skin = over(skin, eyes, balls * (0.55 + 0.75 * shape.ambient)) * (1 - 0.65 * lids)
-    return over(skin, mouth, shown)
+    skin = composite(skin, eyes, balls * (0.55 + 0.75 * shape.ambient)) * (1 - 0.65 * lids)
+    return composite(skin, mouth, shown)
 
 
 def _complexion(grid: Grid, shape: Shape, rng: np.random.Generator) -> Field:
-    """The skin's own gray 0..1: blotches, shadowed eyes, nostrils, beard."""
+    """Gray 0..1 of the unshaded skin: blotches, eye shadows, nostrils and beard."""
     side, v, size_px = np.abs(grid.u), grid.v, len(grid.u)
     tone = shape.skin * (1 + 0.03 * noise(rng, 12, size_px))
     tone = tone * (1 - 0.16 * _bump(side - shape.eye_x, v - shape.eye_y + 0.08, 0.25, 0.13))
     tone = tone * (1 - 0.6 * _bump(side - 0.55 * shape.nostril, v - shape.nose_y - 0.05, 0.05, 0.03))
     jaw = grid.inside(v - 0.35 - 0.5 * np.clip(0.75 - side, 0, 1))
-    beard = np.clip(jaw + _bump(grid.u, v - 0.47, 0.3, 0.06), 0, 1)  # the moustache too
+    beard = np.clip(jaw + _bump(grid.u, v - 0.47, 0.3, 0.06), 0, 1)  # including the mustache
     stubble = 0.85 + 0.2 * noise(rng, size_px // 2, size_px)
     return tone * (1 - 0.55 * max(shape.beard, 0) * beard * stubble)
 
 
-def over(below: Field, cover: Field, above: Field | float) -> Field:
+def composite(below: Field, cover: Field, above: Field | float) -> Field:
+    """Composite `above` over `below`, where `cover` is the opacity 0..1."""
     return below + cover * (above - below)
 
 
-def portrait(shape: Shape, rng: np.random.Generator, size_px: int) -> tuple[Field, Field]:
-    """A lit head with hair and shoulders, gray 0..1, and its cover 0..1, both (size_px,size_px)."""
+def draw_portrait(shape: Shape, rng: np.random.Generator, size_px: int) -> tuple[Field, Field]:
+    """Draw a head with hair and shoulders. Return its gray 0..1 and its opacity 0..1, both (size_px,size_px)."""
     grid = _grid(shape, size_px)
     strands = shape.hair * (1 + 0.15 * noise(rng, 40, size_px) * np.clip(1 - grid.y, 0.3, 1))
-    mane = _mane(grid, shape)
+    hair = _hair(grid, shape)
     body, cloth = _body(grid, shape)
     ears = grid.inside(1 - np.hypot((np.abs(grid.x) - 0.97) / 0.12, (grid.y - 0.05) / 0.26))
     head = grid.inside((grid.z - 0.04) * 0.5)
-    picture = over(over(strands, body, cloth), ears * (1 - mane), shape.skin * 0.7)
-    picture = over(picture, head, _skin(grid, shape, rng))
+    picture = composite(composite(strands, body, cloth), ears * (1 - hair), shape.skin * 0.7)
+    picture = composite(picture, head, _skin(grid, shape, rng))
     hairline = shape.hairline + 0.35 * grid.u**2 + 0.2 * shape.long_hair * grid.u
     fringe = grid.inside(hairline + 0.04 * noise(rng, 14, size_px) - grid.v)
-    picture = over(picture, fringe * mane * head, strands)
+    picture = composite(picture, fringe * hair * head, strands)
     if shape.glasses > 0:
         picture = _glasses(picture, grid, shape)
-    return picture, np.clip(mane + body + ears + head, 0, 1)
+    return picture, np.clip(hair + body + ears + head, 0, 1)
 
 
-def _mane(grid: Grid, shape: Shape) -> Field:
-    """Hair 0..1: a cap down to the ears or locks down to the shoulders, or none."""
+def _hair(grid: Grid, shape: Shape) -> Field:
+    """Coverage by hair, 0..1. A person is bald or has short or shoulder-length hair."""
     cap = np.minimum(1.10 - np.hypot(grid.x / 1.02, grid.y / (shape.tall + 0.02)), 0.25 - grid.y)
     locks = np.minimum(1.16 + 0.1 * grid.y - np.abs(grid.x), np.minimum(grid.y + 0.1, 1.25 - grid.y))
     hair = np.maximum(cap, locks) if shape.long_hair > 0.35 else cap
@@ -232,7 +235,7 @@ def _mane(grid: Grid, shape: Shape) -> Field:
 
 
 def _body(grid: Grid, shape: Shape) -> tuple[Field, Field]:
-    """Neck and shoulders 0..1, and their gray 0..1: the neck lies in the head's shadow."""
+    """Coverage by neck and shoulders 0..1, and their gray 0..1. The head casts a shadow on the neck."""
     shoulders = grid.y - 1.40 - 0.10 * grid.x**2
     neck = np.minimum(0.56 - np.abs(grid.x), grid.y)
     shadow = shape.skin * (0.45 + 0.2 * shape.ambient)
@@ -244,11 +247,11 @@ def _glasses(picture: Field, grid: Grid, shape: Shape) -> Field:
     ring = ((np.abs(aside) / 0.31) ** 3 + (np.abs(level) / 0.24) ** 3) ** (1 / 3)
     frame = grid.inside(0.025 - 0.27 * np.abs(ring - 1))
     bars = grid.inside(0.02 - np.abs(level + 0.05)) * ((aside > 0.31) | (aside < -0.31))
-    return over(picture, np.clip(frame + bars, 0, 1) * (grid.z > 0.05), 0.15)
+    return composite(picture, np.clip(frame + bars, 0, 1) * (grid.z > 0.05), 0.15)
 
 
-def photograph(picture: Field, size_px: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Occlusion, blur, downsampling and a cheap camera: gray 0..1 to u8 (size_px,size_px)."""
+def photograph(picture: Field, size_px: int, rng: np.random.Generator) -> Gray:
+    """Apply occlusion, blur, downsampling and a cheap camera: gray 0..1 to u8 (size_px,size_px)."""
     if rng.random() < 0.1:
         picture = _occlude(picture, rng)
     blur_px = rng.uniform(0.2, 0.9) * picture.shape[0] / IMAGE_SIZE
@@ -256,8 +259,8 @@ def photograph(picture: Field, size_px: int, rng: np.random.Generator) -> NDArra
     return expose(cv2.resize(soft, (size_px, size_px), interpolation=cv2.INTER_AREA), rng)
 
 
-def expose(picture: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Gain, gamma, offset and sensor noise: gray 0..1 to u8."""
+def expose(picture: Field, rng: np.random.Generator) -> Gray:
+    """Apply gain, gamma, offset and sensor noise: gray 0..1 to u8."""
     gain, gamma, offset = rng.uniform(0.8, 1.12), rng.uniform(0.7, 1.1), rng.uniform(-0.03, 0.06)
     noisy = (
         gain * np.clip(picture, 0, None) ** gamma + offset + rng.normal(size=picture.shape) * rng.uniform(0.003, 0.022)
@@ -266,12 +269,12 @@ def expose(picture: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _occlude(picture: Field, rng: np.random.Generator) -> Field:
-    """A hand, a scarf or a shadowing arm: one soft slab from the rim inwards."""
+    """Cover a part at the edge with a blurred rectangle, such as a hand, a scarf or a shadow."""
     size = picture.shape[0]
     cover = np.zeros_like(picture)
     angle = rng.uniform(0, 2 * np.pi)
-    centre = (0.5 + rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])) * size
+    center = (0.5 + rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])) * size
     sides = (size * rng.uniform(0.15, 0.3), size * rng.uniform(0.3, 0.6))
-    box = (centre.tolist(), sides, float(rng.uniform(0, 180)))
+    box = (center.tolist(), sides, float(rng.uniform(0, 180)))
     cv2.fillPoly(cover, [cv2.boxPoints(box).astype(np.int32)], 1.0, cv2.LINE_AA)
-    return over(picture, cv2.GaussianBlur(cover, (0, 0), size / 60), float(rng.uniform(0.1, 0.8)))
+    return composite(picture, cv2.GaussianBlur(cover, (0, 0), size / 60), float(rng.uniform(0.1, 0.8)))
