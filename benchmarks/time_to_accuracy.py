@@ -1,10 +1,11 @@
-"""How long `dvc repro` takes to a val accuracy, read from the runs that it left in the MLflow store.
+"""Print how long trainings took to reach an accuracy on val, from their runs in the MLflow store.
 
     python benchmarks/time_to_accuracy.py RUN_ID [RUN_ID ...] [--accuracy 0.632] [--figure time_to_accuracy.png]
 
-Time counts from the start of the run, on the clock: loading TensorFlow, building the network, every epoch with its
-validation and checkpoint. Not in it is `prepare`, which takes seconds. A run that was interrupted is refused: its clock
-went on without it. 63.2 % is what the original project states for its network (on val and test together).
+The time is the wall-clock time since the start of the run. It includes loading TensorFlow, building the network, and
+the validation and checkpoint of every epoch, but not the `prepare` stage, which takes seconds. A run that was
+interrupted is refused, because its times include the interruption. 63.2 % is the accuracy that the original project
+reports for its network, on val and test together.
 """
 
 import argparse
@@ -16,14 +17,14 @@ import mlflow
 
 from emotion_detection.experiments.runs import store_uri
 
-LONGEST_PAUSE = 3  # times the median epoch; more is an interruption
+MAX_EPOCH = 3  # times the median epoch; a longer epoch was interrupted
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN_ID")
-    parser.add_argument("--accuracy", type=float, default=0.632, help="of val, a fraction")
-    parser.add_argument("--figure", type=Path, help="PNG file to write")
+    parser.add_argument("--accuracy", type=float, default=0.632, help="accuracy on val to reach, as a fraction")
+    parser.add_argument("--figure", type=Path, help="the PNG file to write")
     arguments = parser.parse_args()
     client = mlflow.MlflowClient(store_uri(), store_uri())
     curves = {run: curve(client, run) for run in arguments.runs}
@@ -37,14 +38,14 @@ def main() -> None:
 
 
 def curve(client: mlflow.MlflowClient, run: str) -> list[tuple[float, float]]:
-    """(minutes since the run's start, val accuracy) of every epoch."""
+    """Return (minutes since the start of the run, val accuracy) for every epoch."""
     start = client.get_run(run).info.start_time
-    epochs = len(client.get_metric_history(run, "images_per_second"))  # the finished model's score is no epoch
+    epochs = len(client.get_metric_history(run, "images_per_second"))  # excludes the score of the exported model
     history = [metric for metric in client.get_metric_history(run, "val_accuracy") if 1 <= metric.step <= epochs]
     points = [((metric.timestamp - start) / 60_000, metric.value) for metric in history]
-    pauses = sorted(later[0] - sooner[0] for sooner, later in pairwise(points))
-    if pauses[-1] > LONGEST_PAUSE * pauses[len(pauses) // 2]:
-        raise SystemExit(f"run {run} was interrupted for {pauses[-1]:.0f} minutes: its times mean nothing")
+    durations = sorted(later[0] - sooner[0] for sooner, later in pairwise(points))
+    if durations[-1] > MAX_EPOCH * durations[len(durations) // 2]:
+        raise SystemExit(f"run {run} was interrupted for {durations[-1]:.0f} minutes: use an uninterrupted run")
     return points
 
 
@@ -62,8 +63,8 @@ def draw(curves: dict[str, list[tuple[float, float]]], accuracy: float, path: Pa
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for label, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker=".", label=label)
-    axes.axhline(accuracy, color="gray", linestyle="--", label=f"{accuracy:.1%}, stated by the original")
-    axes.set(xlabel="minutes since the start", ylabel="val accuracy", title="Accuracy against the clock, two cores")
+    axes.axhline(accuracy, color="gray", linestyle="--", label=f"{accuracy:.1%}, reported by the original")
+    axes.set(xlabel="minutes since the start", ylabel="val accuracy", title="Accuracy over wall-clock time, two cores")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Batches: every face once, in an order told by (seed, epoch), changed only as the params allow."""
+"""An epoch contains every face once, in an order drawn from (seed, epoch), augmented only as the params allow."""
 
 from dataclasses import replace
 
@@ -9,13 +9,14 @@ from emotion_detection.config import Augment
 from emotion_detection.data.dataset import Faces
 from emotion_detection.training.augmentation import ERASED_AREA, _matrices, augment, augmentation, batches
 
-CENTRE = 23.5
-ORDER = [48, 20, 31, 17, 22, 27, 35, 19]  # what numpy's generator gave on 2026-11-26, and the map of a face
+CENTER = 23.5
+# The order of faces and the affine map of a face that NumPy's generator drew on 2026-11-26.
+ORDER = [48, 20, 31, 17, 22, 27, 35, 19]
 MATRIX = [[0.92468, 0.19514, 0.03628], [-0.19514, 0.92468, 6.048]]
 
 
 def numbered(rows=50) -> Faces:
-    """Faces of one gray each, its own number, and a label that follows from it."""
+    """Faces that are filled with their own number; the label is that number modulo 7."""
     numbers = np.arange(rows, dtype=np.uint8)
     images = np.broadcast_to(numbers[:, None, None], (rows, 48, 48)).copy()
     return Faces(images, (numbers % 7).astype(np.uint8), np.zeros(rows, np.uint8), np.zeros(rows, bool))
@@ -29,35 +30,35 @@ def epoch_of(faces, plain, *, batch_size=16, seed=1, epoch=1):
     return list(batches(faces, one_hot(faces), plain, batch_size=batch_size, seed=seed, epoch=epoch))
 
 
-def order_of(faces, plain, **which) -> list[int]:
-    return np.concatenate([images[:, 0, 0, 0] for images, _ in epoch_of(faces, plain, **which)]).tolist()
+def order_of(faces, plain, **settings) -> list[int]:
+    return np.concatenate([images[:, 0, 0, 0] for images, _ in epoch_of(faces, plain, **settings)]).tolist()
 
 
 def rng():
     return np.random.default_rng(7)
 
 
-def augmented(images, plain: Augment, **how):
-    """The images changed by one augmentation alone."""
-    return augment(images, plain.model_copy(update=how), rng())
+def augmented(images, plain: Augment, **settings):
+    """The images with a single kind of augmentation."""
+    return augment(images, plain.model_copy(update=settings), rng())
 
 
 def blob(dx=0.0, dy=0.0, copies=64):
-    """A soft white spot on black, off the centre by dx and dy pixels."""
-    x, y = np.meshgrid(np.arange(48) - CENTRE - dx, np.arange(48) - CENTRE - dy)
+    """A blurred white spot on black, dx and dy pixels from the center."""
+    x, y = np.meshgrid(np.arange(48) - CENTER - dx, np.arange(48) - CENTER - dy)
     spot = (255 * np.exp(-(x**2 + y**2) / 8)).round().astype(np.uint8)
     return np.tile(spot, (copies, 1, 1))
 
 
 def centroids(images):
-    """Where the spots are, f64 (n,2) as x and y off the centre."""
+    """The positions of the spots, f64 (n,2), as x and y relative to the center."""
     weight = images.astype(float) / images.sum(axis=(1, 2), keepdims=True)
-    along = np.arange(48) - CENTRE
-    return np.stack([(weight * along).sum(axis=(1, 2)), (weight * along[:, None]).sum(axis=(1, 2))], axis=1)
+    positions = np.arange(48) - CENTER
+    return np.stack([(weight * positions).sum(axis=(1, 2)), (weight * positions[:, None]).sum(axis=(1, 2))], axis=1)
 
 
 def ramp(copies=64):
-    """All grays 0..255 in every picture, in order."""
+    """Images that contain all gray levels from 0 to 255, in order."""
     grays = np.linspace(0, 255, 48 * 48).round().astype(np.uint8)
     return np.tile(grays.reshape(48, 48), (copies, 1, 1))
 
@@ -66,7 +67,7 @@ def noise(copies=64):
     return np.random.default_rng(0).integers(0, 256, (copies, 48, 48), dtype=np.uint8)
 
 
-def test_every_face_comes_once_and_the_last_batch_is_filled_up_from_the_beginning(plain):
+def test_epoch_contains_every_face_once_and_fills_its_last_batch_with_the_first_faces(plain):
     for epoch in (1, 2):
         order = order_of(numbered(), plain, epoch=epoch)
         assert sorted(order[:50]) == list(range(50))
@@ -75,7 +76,7 @@ def test_every_face_comes_once_and_the_last_batch_is_filled_up_from_the_beginnin
     assert [len(labels) for _, labels in epoch_of(numbered(), plain, batch_size=120)] == [120]
 
 
-def test_the_order_is_told_by_seed_and_epoch_alone(plain):
+def test_order_depends_only_on_seed_and_epoch(plain):
     orders = [order_of(numbered(), plain, seed=seed, epoch=epoch) for seed, epoch in ((1, 1), (1, 2), (2, 1), (2, 2))]
     assert len({tuple(order) for order in orders}) == 4
     assert list(range(50)) not in orders
@@ -84,7 +85,7 @@ def test_the_order_is_told_by_seed_and_epoch_alone(plain):
     assert orders[1][:50] == order_of(numbered(), plain, seed=1, epoch=2, batch_size=10)
 
 
-def test_augmentation_is_told_by_seed_and_epoch_too(drawn, params):
+def test_augmentation_depends_only_on_seed_and_epoch(drawn, params):
     def pixels(epoch):
         return np.concatenate([images for images, _ in epoch_of(drawn, params.train.augment, epoch=epoch)])
 
@@ -92,19 +93,19 @@ def test_augmentation_is_told_by_seed_and_epoch_too(drawn, params):
     assert sorted(map(np.sum, pixels(1))) != sorted(map(np.sum, pixels(2)))
 
 
-def test_an_epoch_is_drawn_as_ever(plain):
-    """Lessons about changed faces (recipes/lessons) are about these draws: with others they would be about nothing."""
+def test_random_draws_do_not_change(plain):
+    """The soft labels in recipes/soft_labels are those of the faces that these draws augment."""
     assert order_of(numbered(), plain, seed=1, epoch=2)[:8] == ORDER
-    how = plain.model_copy(update={"flip": True, "shift": 0.1, "rotate_deg": 15, "scale": (0.9, 1.1)})
-    np.testing.assert_allclose(_matrices((2, 48, 48), how, rng())[1], MATRIX, atol=1e-4)
+    settings = plain.model_copy(update={"flip": True, "shift": 0.1, "rotate_deg": 15, "scale": (0.9, 1.1)})
+    np.testing.assert_allclose(_matrices((2, 48, 48), settings, rng())[1], MATRIX, atol=1e-4)
 
 
-def test_targets_stay_with_their_faces(plain):
+def test_faces_keep_their_targets(plain):
     for images, targets in epoch_of(numbered(), plain):
         np.testing.assert_array_equal(targets.argmax(1), images[:, 0, 0, 0] % 7)
 
 
-def test_mixup_blends_pixels_and_targets_by_the_same_share(plain):
+def test_mixup_blends_images_and_targets_with_the_same_weight(plain):
     faces = numbered(2)
     faces = replace(faces, images=faces.images * 200)  # black is label 0, gray 200 is label 1
     mixed = plain.model_copy(update={"mixup": 1.0})
@@ -115,14 +116,15 @@ def test_mixup_blends_pixels_and_targets_by_the_same_share(plain):
     assert np.unique(images).size > 20
 
 
-def test_the_finish_is_calm(params):
+def test_final_epochs_only_flip_and_shift(params):
     train = params.train.model_copy(update={"epochs": 10, "final_plain_fraction": 0.2})
-    wild = train.augment.model_copy(update={"mixup": 0.4, "erase": 0.5, "shift": 0.1})
-    train = train.model_copy(update={"augment": wild})
-    assert {augmentation(train, epoch) for epoch in range(1, 9)} == {wild}
-    (calm,) = {augmentation(train, epoch) for epoch in (9, 10)}
-    assert (calm.flip, calm.shift, calm.rotate_deg, calm.scale, calm.erase, calm.mixup) == (True, 0.04, 0, (1, 1), 0, 0)
-    assert augmentation(train.model_copy(update={"final_plain_fraction": 0}), 10) == wild
+    strong = train.augment.model_copy(update={"mixup": 0.4, "erase": 0.5, "shift": 0.1})
+    train = train.model_copy(update={"augment": strong})
+    assert {augmentation(train, epoch) for epoch in range(1, 9)} == {strong}
+    (final,) = {augmentation(train, epoch) for epoch in (9, 10)}
+    assert (final.flip, final.shift, final.rotate_deg, final.scale) == (True, 0.04, 0, (1, 1))
+    assert final.erase == final.mixup == 0
+    assert augmentation(train.model_copy(update={"final_plain_fraction": 0}), 10) == strong
 
 
 def test_shapes_and_dtypes(drawn, params):
@@ -131,36 +133,36 @@ def test_shapes_and_dtypes(drawn, params):
         assert (images.dtype, targets.dtype) == (np.uint8, np.float32)
 
 
-def test_without_augmentation_the_pixels_are_identical(drawn, plain):
+def test_pixels_are_unchanged_without_augmentation(drawn, plain):
     ((images, _),) = epoch_of(drawn, plain, batch_size=28)
-    given = {image.tobytes() for image in drawn.images}
-    assert {image.tobytes() for image in images} == given
+    expected = {image.tobytes() for image in drawn.images}
+    assert {image.tobytes() for image in images} == expected
     np.testing.assert_array_equal(augment(noise(), plain, rng()), noise())
     np.testing.assert_array_equal(augment(ramp(1), plain, rng()), ramp(1))
 
 
-def test_the_faces_given_are_never_changed(params):
-    wild = params.train.augment.model_copy(update={"erase": 0.9, "brightness": 0.5})
+def test_input_faces_are_not_modified(params):
+    strong = params.train.augment.model_copy(update={"erase": 0.9, "brightness": 0.5})
     faces = numbered()
     for source in (faces, replace(faces, images=faces.images[::-1])):
         before = source.images.copy()
-        for images, labels in batches(source, one_hot(source), wild, batch_size=50, seed=0, epoch=1):
+        for images, labels in batches(source, one_hot(source), strong, batch_size=50, seed=0, epoch=1):
             images[:] = 0
             labels[:] = 0
         np.testing.assert_array_equal(source.images, before)
     np.testing.assert_array_equal(faces.labels, np.arange(50) % 7)
 
 
-def test_each_face_is_changed_on_its_own(params):
+def test_each_face_is_augmented_differently(params):
     same = np.repeat(noise(1), 32, axis=0)
     assert len(np.unique(augment(same, params.train.augment, rng()), axis=0)) == 32
 
 
-def test_no_face_is_no_trouble(params):
+def test_augmenting_no_face_returns_no_face(params):
     assert augment(noise(0), params.train.augment, rng()).shape == (0, 48, 48)
 
 
-def test_flip_mirrors_about_half_of_the_faces_and_does_nothing_else(plain):
+def test_flip_mirrors_about_half_of_the_faces_and_keeps_the_others(plain):
     images = noise(200)
     result = augmented(images, plain, flip=True)
     mirrored = (result == images[:, :, ::-1]).all(axis=(1, 2))
@@ -168,20 +170,20 @@ def test_flip_mirrors_about_half_of_the_faces_and_does_nothing_else(plain):
     assert 70 <= mirrored.sum() <= 130
 
 
-def test_shift_moves_the_picture_by_up_to_its_share_of_the_width(plain):
+def test_shift_moves_the_face_by_up_to_its_fraction_of_the_width(plain):
     places = centroids(augmented(blob(), plain, shift=0.2))
     assert np.abs(places).max() <= 0.2 * 48 + 0.1
     assert (places.max(axis=0) > 7).all()
     assert (places.min(axis=0) < -7).all()
-    assert abs(np.corrcoef(places.T)[0, 1]) < 0.4  # across and down are drawn apart
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.4  # x and y are independent
 
 
-@pytest.mark.parametrize("how", [{"rotate_deg": 45}, {"scale": (0.7, 1.4)}, {"flip": True}])
-def test_turning_scaling_and_mirroring_keep_the_centre(plain, how):
-    np.testing.assert_allclose(centroids(augmented(blob(), plain, **how)), 0, atol=0.1)
+@pytest.mark.parametrize("settings", [{"rotate_deg": 45}, {"scale": (0.7, 1.4)}, {"flip": True}])
+def test_rotation_scale_and_flip_keep_the_center(plain, settings):
+    np.testing.assert_allclose(centroids(augmented(blob(), plain, **settings)), 0, atol=0.1)
 
 
-def test_rotation_turns_about_the_centre_both_ways_and_keeps_the_distance(plain):
+def test_rotation_is_around_the_center_in_both_directions(plain):
     x, y = centroids(augmented(blob(dx=12), plain, rotate_deg=30)).T
     np.testing.assert_allclose(np.hypot(x, y), 12, atol=0.15)
     angle = np.rad2deg(np.arctan2(y, x))
@@ -189,7 +191,7 @@ def test_rotation_turns_about_the_centre_both_ways_and_keeps_the_distance(plain)
     assert -31 < angle.min() < -24
 
 
-def test_rotation_and_scale_hold_for_mirrored_faces(plain):
+def test_rotation_and_scale_have_the_same_limits_for_mirrored_faces(plain):
     x, y = centroids(augmented(blob(dx=12), plain, flip=True, rotate_deg=30, scale=(0.8, 1.2))).T
     assert 0.25 < (x < 0).mean() < 0.75
     assert np.abs(np.rad2deg(np.arctan2(y, np.abs(x)))).max() < 31
@@ -197,28 +199,28 @@ def test_rotation_and_scale_hold_for_mirrored_faces(plain):
     assert np.hypot(x, y).max() < 12 * 1.21
 
 
-def test_scale_moves_things_from_and_to_the_centre_alike_in_both_directions(plain):
+def test_scale_is_relative_to_the_center_and_equal_in_x_and_y(plain):
     x, y = centroids(augmented(blob(dx=10, dy=-6), plain, scale=(0.8, 1.25))).T
     np.testing.assert_allclose(x / 10, y / -6, atol=0.03)
     assert 0.78 < (x / 10).min() < 0.86
     assert 1.19 < (x / 10).max() < 1.27
 
 
-def test_what_comes_in_at_the_edge_is_a_mirror_not_a_black_bar(plain):
+def test_borders_are_filled_by_reflection(plain):
     white = np.full((32, 48, 48), 200, np.uint8)
     np.testing.assert_array_equal(augmented(white, plain, shift=0.3, rotate_deg=20, scale=(0.7, 1.0)), white)
 
 
-def test_brightness_shifts_all_grays_alike_and_clips(plain):
+def test_brightness_adds_a_constant_and_clips(plain):
     result = augmented(ramp(), plain, brightness=0.5).reshape(64, -1).astype(int)
-    assert (np.diff(result, axis=1) >= 0).all()  # wrapping round would fall
+    assert (np.diff(result, axis=1) >= 0).all()  # an overflow would decrease
     offset = result[:, 1152] - ramp(1).ravel()[1152]
     np.testing.assert_allclose(result, np.clip(ramp(1).reshape(1, -1) + offset[:, None], 0, 255), atol=1)
     assert -128 <= offset.min() < -90
     assert 90 < offset.max() <= 128
 
 
-def test_contrast_spreads_about_mid_gray_and_clips(plain):
+def test_contrast_scales_around_mid_gray_and_clips(plain):
     result = augmented(ramp(), plain, contrast=(0.5, 2.0)).reshape(64, -1).astype(float)
     assert (np.diff(result, axis=1) >= 0).all()
     np.testing.assert_allclose(result[:, 1151:1153].mean(axis=1), 127.5, atol=1)
@@ -229,20 +231,20 @@ def test_contrast_spreads_about_mid_gray_and_clips(plain):
     assert (result[:, -1] == 255).any()
 
 
-def test_erasing_changes_one_rectangle_of_the_allowed_area_and_nothing_else(plain):
+def test_erasing_changes_a_single_rectangle_of_the_allowed_area(plain):
     images = np.full((400, 48, 48), 99, np.uint8)
     changed = augmented(images, plain, erase=0.5) != images
-    hit = changed.any(axis=(1, 2))
-    assert 0.4 < hit.mean() < 0.6
-    shares, places = [], []
-    for mask in changed[hit]:
+    erased = changed.any(axis=(1, 2))
+    assert 0.4 < erased.mean() < 0.6
+    areas, places = [], []
+    for mask in changed[erased]:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert box.mean() > 0.9  # a gray of the noise is the old one now and then
-        shares.append(box.size / mask.size)
+        assert box.mean() > 0.9  # the noise contains the old gray level, too
+        areas.append(box.size / mask.size)
         places.append((rows[0], columns[0], rows[-1], columns[-1]))
     smallest, largest = ERASED_AREA
-    assert 0.6 * smallest < min(shares) < 2 * smallest  # sides are rounded down
-    assert 0.8 * largest < max(shares) <= largest
+    assert 0.6 * smallest < min(areas) < 2 * smallest  # the sides are rounded down
+    assert 0.8 * largest < max(areas) <= largest
     assert np.min(places, axis=0)[:2].tolist() == [0, 0]
     assert np.max(places, axis=0)[2:].tolist() == [47, 47]

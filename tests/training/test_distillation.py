@@ -1,43 +1,46 @@
-"""Distillation: targets between label and teacher, and a file of lessons that cannot be taken for another."""
+"""Training targets combine labels and soft labels, and soft labels for other data or settings are refused."""
 
-import json
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.support.onnx_files import write_linear
-from tests.support.paths import PRETRAINED, ROOT
-from tests.training.test_trainer import TINY
 
 from emotion_detection.config import Distillation
-from emotion_detection.data.dataset import save
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError, ModelError
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
-from emotion_detection.training.distillation import changes, save_soft_labels
+from emotion_detection.training.distillation import (
+    augmentation_settings,
+    read_soft_labels,
+    save_soft_labels,
+)
 from emotion_detection.training.distillation import targets as targets_of
 from emotion_detection.training.initial_weights import save_initial_weights
 from emotion_detection.training.trainer import fit
 
-TEACHER = PRETRAINED / "model.onnx"
-
 
 @pytest.fixture(scope="module")
-def taught(drawn):
+def train_faces(drawn):
     return drawn.of("train")
 
 
 @pytest.fixture(scope="module")
-def classifier():
-    return EmotionClassifier(TEACHER)
+def teacher(tmp_path_factory):
+    return write_linear(tmp_path_factory.mktemp("teacher") / "model.onnx")
 
 
 @pytest.fixture(scope="module")
-def lessons(taught, classifier, tmp_path_factory):
-    probabilities = mirror_averaged(classifier, taught.images)
-    return save_soft_labels(probabilities, taught, [TEACHER], tmp_path_factory.mktemp("lessons"))
+def classifier(teacher):
+    return EmotionClassifier(teacher)
+
+
+@pytest.fixture(scope="module")
+def saved(train_faces, teacher, classifier, tmp_path_factory):
+    """Soft labels of the unchanged faces."""
+    probabilities = mirror_averaged(classifier, train_faces.images)
+    return save_soft_labels(probabilities, train_faces, [teacher], tmp_path_factory.mktemp("soft_labels"))
 
 
 def distillation(path, weight=0.7, temperature=1.0):
@@ -46,209 +49,139 @@ def distillation(path, weight=0.7, temperature=1.0):
 
 @pytest.fixture
 def targets(params):
-    """The targets of faces under a Distil, when there are no lessons about changed ones."""
+    """A function for the targets of unchanged faces."""
 
-    def of(distil, faces):
-        wanted, lessons = targets_of(params.train.model_copy(update={"distillation": distil}), faces)
-        assert lessons is None
-        return wanted
+    def compute(settings, faces):
+        result, soft_labels = targets_of(params.train.model_copy(update={"distillation": settings}), faces)
+        assert soft_labels is None
+        return result
 
-    return of
-
-
-def test_without_a_teacher_the_target_is_the_label(taught, targets):
-    wanted = targets(distillation(None, weight=0), taught)
-    assert wanted.dtype == np.float32
-    np.testing.assert_array_equal(wanted, np.eye(7)[taught.labels])
+    return compute
 
 
-def test_a_face_and_its_mirror_image_are_read_alike(taught, tmp_path):
-    classifier = EmotionClassifier(write_linear(tmp_path / "lopsided.onnx"))
-    both = mirror_averaged(classifier, taught.images)
-    np.testing.assert_allclose(both, mirror_averaged(classifier, taught.images[:, :, ::-1]), atol=1e-6)
-    assert np.abs(both - classifier.probabilities(taught.images)).max() > 1e-3
+def test_targets_without_soft_labels_are_one_hot(train_faces, targets):
+    result = targets(distillation(None, weight=0), train_faces)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, np.eye(7)[train_faces.labels])
 
 
-def test_the_target_lies_between_label_and_teacher(taught, classifier, lessons, targets):
-    truth, taught_by = np.eye(7)[taught.labels], mirror_averaged(classifier, taught.images)
-    np.testing.assert_allclose(targets(distillation(lessons, weight=1.0), taught), taught_by, atol=1e-3)
-    np.testing.assert_allclose(targets(distillation(lessons), taught), 0.3 * truth + 0.7 * taught_by, atol=1e-3)
+def test_mirror_averaged_probabilities_are_equal_for_a_mirrored_face(train_faces, classifier):
+    averaged = mirror_averaged(classifier, train_faces.images)
+    np.testing.assert_allclose(averaged, mirror_averaged(classifier, train_faces.images[:, :, ::-1]), atol=1e-6)
+    assert np.abs(averaged - classifier.probabilities(train_faces.images)).max() > 1e-3
 
 
-def test_temperature_softens_the_teacher(taught, lessons, targets):
-    hard, soft = (targets(distillation(lessons, weight=1.0, temperature=t), taught) for t in (1, 4))
+def test_weight_interpolates_between_label_and_soft_label(train_faces, classifier, saved, targets):
+    one_hot, soft_labels = np.eye(7)[train_faces.labels], mirror_averaged(classifier, train_faces.images)
+    np.testing.assert_allclose(targets(distillation(saved, weight=1.0), train_faces), soft_labels, atol=1e-3)
+    np.testing.assert_allclose(targets(distillation(saved), train_faces), 0.3 * one_hot + 0.7 * soft_labels, atol=1e-3)
+
+
+def test_temperature_softens_the_soft_labels(train_faces, saved, targets):
+    hard, soft = (targets(distillation(saved, weight=1.0, temperature=t), train_faces) for t in (1, 4))
     np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(soft.argmax(axis=1), hard.argmax(axis=1))
     assert (soft.max(axis=1) < hard.max(axis=1)).all()
-    # p^(1/4) by hand for the first face
-    by_hand = hard[0] ** 0.25 / (hard[0] ** 0.25).sum()
-    np.testing.assert_allclose(soft[0], by_hand, rtol=1e-4)
+    expected = hard[0] ** 0.25 / (hard[0] ** 0.25).sum()  # p^(1/4), normalized
+    np.testing.assert_allclose(soft[0], expected, rtol=1e-4)
 
 
-def test_the_same_lessons_have_the_same_name(taught, lessons, tmp_path, targets):
-    probabilities = targets(distillation(lessons, weight=1.0), taught)
-    first, second = (save_soft_labels(probabilities, taught, [TEACHER], tmp_path / name) for name in "ab")
+def test_file_name_depends_on_the_content(train_faces, teacher, saved, tmp_path, targets):
+    probabilities = targets(distillation(saved, weight=1.0), train_faces)
+    first, second = (save_soft_labels(probabilities, train_faces, [teacher], tmp_path / name) for name in "ab")
     assert first.name == second.name
-    assert save_soft_labels(1 - probabilities, taught, [TEACHER], tmp_path).name != first.name
+    assert save_soft_labels(1 - probabilities, train_faces, [teacher], tmp_path).name != first.name
 
 
-def test_a_changed_file_is_refused(taught, lessons, tmp_path, targets):
-    other = shutil.copy(lessons, tmp_path / "0123456789ab.npz")
-    with pytest.raises(InputError, match=r"is not the file of that name any more .*emotion-detection soft-labels"):
-        targets(distillation(other), taught)
+def test_renamed_file_is_refused(train_faces, saved, tmp_path, targets):
+    renamed = shutil.copy(saved, tmp_path / "0123456789ab.npz")
+    with pytest.raises(ModelError, match=r"was changed or renamed, .*emotion-detection soft-labels"):
+        targets(distillation(renamed), train_faces)
 
 
-def test_other_faces_are_refused(drawn, lessons, targets):
-    with pytest.raises(InputError, match="was made for other training faces"):
-        targets(distillation(lessons), drawn.of("val"))
+def test_soft_labels_of_other_faces_are_refused(drawn, saved, targets):
+    with pytest.raises(ModelError, match="was made for other training faces"):
+        targets(distillation(saved), drawn.of("val"))
 
 
-def test_a_missing_file_is_named(taught, tmp_path, targets):
-    with pytest.raises(InputError, match=r"gone\.npz cannot be read .*emotion-detection soft-labels"):
-        targets(distillation(tmp_path / "gone.npz"), taught)
+def test_missing_file_is_refused(train_faces, tmp_path, targets):
+    with pytest.raises(ModelError, match=r"gone\.npz cannot be read .*emotion-detection soft-labels"):
+        targets(distillation(tmp_path / "gone.npz"), train_faces)
 
 
-@pytest.mark.parametrize(("teacher", "weight"), [(None, 0.5), ("some.npz", 0.0)])
-def test_a_teacher_without_weight_or_the_reverse_is_refused(teacher, weight):
+def test_initial_weights_are_refused(targets, train_faces, tmp_path):
+    weights = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
+    with pytest.raises(ModelError, match="contains no soft labels"):
+        targets(distillation(weights), train_faces)
+
+
+@pytest.mark.parametrize(("soft_labels", "weight"), [(None, 0.5), ("some.npz", 0.0)])
+def test_soft_labels_without_weight_and_the_reverse_are_refused(soft_labels, weight):
     with pytest.raises(ValueError, match="needs both soft_labels and a weight above 0, or neither"):
-        distillation(teacher, weight=weight)
-
-
-def command_on(drawn, folder, dataset, *teachers, more=()):
-    save(drawn, folder / "faces.npz")
-    (folder / "report.json").write_text(json.dumps({"dataset": dataset}))
-    command = [
-        sys.executable,
-        "-m",
-        "emotion_detection",
-        "soft-labels",
-        *map(str, teachers or (TEACHER, TEACHER)),
-    ]
-    named = {"faces": "faces.npz", "data-report": "report.json", "folder": "lessons"}
-    paths = [part for name, file in named.items() for part in (f"--{name}", str(folder / file))]
-    return subprocess.run([*command, *paths, *more], capture_output=True, text=True)
-
-
-def test_a_teacher_of_another_data_set_is_refused(drawn, tmp_path):
-    result = command_on(drawn, tmp_path, "custom-01234567")
-    assert result.returncode
-    assert "model.onnx learnt from fer2013, these faces are custom-01234567" in result.stderr
-    assert not (tmp_path / "lessons").exists()
-
-
-def test_the_command_writes_what_the_recipe_needs(drawn, taught, tmp_path, targets):
-    result = command_on(drawn, tmp_path, "fer2013")
-    assert not result.returncode
-    (written,) = (tmp_path / "lessons").iterdir()
-    assert f"soft_labels: {written}" in result.stdout
-    assert targets(distillation(written), taught).shape == (14, 7)
-
-
-def test_earlier_lessons_teach_beside_a_model(drawn, taught, classifier, tmp_path, targets):
-    earlier = save_soft_labels(np.full((14, 7), 1 / 7, np.float32), taught, [TEACHER], tmp_path)
-    assert not command_on(drawn, tmp_path, "fer2013", TEACHER, earlier).returncode
-    (written,) = (tmp_path / "lessons").iterdir()
-    expected = (mirror_averaged(classifier, taught.images) + 1 / 7) / 2
-    np.testing.assert_allclose(targets(distillation(written, weight=1.0), taught), expected, atol=1e-3)
+        distillation(soft_labels, weight=weight)
 
 
 EPOCHS = 2
 
 
-@pytest.fixture(scope="module")
-def about_changed(drawn, tmp_path_factory):
-    """Lessons about the faces that the committed params change in two epochs, by the command."""
-    folder = tmp_path_factory.mktemp("changed")
-    params = str(ROOT / "params.yaml")
-    result = command_on(drawn, folder, "fer2013", TEACHER, more=("--epochs", str(EPOCHS), "--params", params))
-    assert not result.returncode, result.stderr
-    (written,) = (folder / "lessons").iterdir()
-    return written
-
-
-@pytest.fixture
-def changing(params, about_changed):
-    return params.train.model_copy(
-        update={"distillation": distillation(about_changed, weight=0.75), "final_plain_fraction": 0}
-    )
-
-
 def batches_of(train, faces, epoch):
-    wanted, lessons = targets_of(train, faces)
-    how = {"batch_size": train.batch_size, "seed": train.seed, "epoch": epoch, "lessons": lessons}
-    return list(batches(faces, wanted, train.augment, **how))
+    targets, soft_labels = targets_of(train, faces)
+    settings = {"batch_size": train.batch_size, "seed": train.seed, "epoch": epoch, "soft_labels": soft_labels}
+    return list(batches(faces, targets, train.augment, **settings))
+
+
+def augmented_soft_labels(train, faces, classifier, folder):
+    """Save the probabilities that the classifier predicts for the augmented faces of two epochs."""
+    settings = train.model_copy(update={"distillation": distillation(None, weight=0)})
+    probabilities = [
+        [classifier.probabilities(images[..., 0]) for images, _ in batches_of(settings, faces, epoch)]
+        for epoch in range(1, EPOCHS + 1)
+    ]
+    stacked = np.stack([np.concatenate(epoch) for epoch in probabilities])
+    return save_soft_labels(stacked, faces, [], folder, augmentation=augmentation_settings(train))
+
+
+@pytest.fixture(scope="module")
+def augmented(tiny, train_faces, classifier, tmp_path_factory):
+    """Settings of a training with soft labels of augmented faces."""
+    path = augmented_soft_labels(tiny, train_faces, classifier, tmp_path_factory.mktemp("augmented"))
+    return tiny.model_copy(update={"distillation": distillation(path, weight=0.75)})
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
-def test_a_changed_face_is_taught_what_the_teachers_think_of_it(changing, taught, classifier, tmp_path, mixup):
-    train = changing.model_copy(update={"augment": changing.augment.model_copy(update={"mixup": mixup})})
-    plain = train.model_copy(update={"distillation": distillation(None, weight=0)})
-    seen = [batches_of(plain, taught, epoch) for epoch in (1, 2)]
-    thought = np.stack([np.concatenate([classifier.probabilities(x[..., 0]) for x, _ in epoch]) for epoch in seen])
-    path = save_soft_labels(thought, taught, [TEACHER], tmp_path, changed=changes(train))
+def test_augmented_face_gets_the_soft_label_of_the_augmented_face(tiny, train_faces, classifier, tmp_path, mixup):
+    train = tiny.model_copy(update={"augment": tiny.augment.model_copy(update={"mixup": mixup})})
+    expected_batches = [batches_of(train, train_faces, epoch) for epoch in range(1, EPOCHS + 1)]
+    path = augmented_soft_labels(train, train_faces, classifier, tmp_path)
     train = train.model_copy(update={"distillation": distillation(path, weight=0.75)})
-    for epoch in (1, 2, 3):  # the third is the first again
-        for (x, wanted), (same, truth) in zip(batches_of(train, taught, epoch), seen[(epoch - 1) % 2], strict=True):
-            np.testing.assert_array_equal(x, same)
-            expected = 0.25 * truth + 0.75 * classifier.probabilities(x[..., 0])
-            np.testing.assert_allclose(wanted, expected, atol=1e-3)
-
-
-def test_the_command_asks_about_the_faces_that_training_will_show(changing, taught, classifier):
-    _, lessons = targets_of(changing, taught)
-    rows = -(-len(taught) // changing.batch_size) * changing.batch_size
-    assert lessons is not None
-    assert lessons.shape == (EPOCHS, rows, 7)
-    for epoch in range(EPOCHS):
-        x = np.concatenate([x for x, _ in batches_of(changing, taught, epoch + 1)])[..., 0]
-        np.testing.assert_allclose(lessons[epoch], 0.75 * classifier.probabilities(x), atol=1e-3)
+    for epoch in (1, 2, 3):  # the third epoch repeats the first
+        pairs = zip(batches_of(train, train_faces, epoch), expected_batches[(epoch - 1) % EPOCHS], strict=True)
+        for (images, targets), (expected_images, labels) in pairs:
+            np.testing.assert_array_equal(images, expected_images)
+            expected = 0.25 * labels + 0.75 * classifier.probabilities(images[..., 0])
+            np.testing.assert_allclose(targets, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"seed": 2}, "train.seed 1, not 2: let train have that"),
-        ({"batch_size": 32}, "train.batch_size 64, not 32: let train have that"),
-        ({"final_plain_fraction": 0.5}, "train.final_plain_fraction 0, not 0.5: let train have that"),
+        ({"seed": 2}, r"train.seed 1 \(not 2\): use the same settings"),
+        ({"batch_size": 32}, r"train.batch_size 6 \(not 32\): use the same settings"),
+        ({"final_plain_fraction": 0.5}, r"train.final_plain_fraction 0 \(not 0.5\): use the same settings"),
     ],
 )
-def test_lessons_about_other_changes_are_refused(changing, taught, change, words):
-    with pytest.raises(InputError, match=f"is about faces changed with {words}"):
-        targets_of(changing.model_copy(update=change), taught)
+def test_soft_labels_of_another_augmentation_are_refused(augmented, train_faces, change, message):
+    with pytest.raises(ConfigError, match=f"was made with {message}"):
+        targets_of(augmented.model_copy(update=change), train_faces)
 
 
-def test_a_training_learns_from_lessons_about_changed_faces(changing, drawn):
-    train = changing.model_copy(update={**TINY, "epochs": 3, "patience": 3})
-    history = fit(train, drawn, on_epoch=lambda _: None).history
-    # Cross-entropy to targets that sum to 1: without the lessons they would sum to a quarter, and so would the loss.
+def test_soft_labels_of_augmented_faces_are_not_those_of_the_unchanged_ones(augmented, train_faces):
+    with pytest.raises(ModelError, match="contains soft labels for augmented faces only"):
+        read_soft_labels(Path(augmented.distillation.soft_labels), train_faces)
+
+
+@pytest.mark.slow
+def test_training_uses_soft_labels_of_augmented_faces(augmented, drawn):
+    history = fit(augmented, drawn, on_epoch=lambda _: None).history
+    # The cross-entropy of targets that sum to 1. Without the soft labels they would sum to 0.25, and so would the loss.
     assert 1.2 < history[0]["loss"] < 3
-
-
-def test_weights_are_no_lessons(targets, taught, tmp_path):
-    weights = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
-    with pytest.raises(InputError, match="holds no lessons"):
-        targets(distillation(weights), taught)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "finish", "words"), [("1", 0.5, "has train.final_plain_fraction 0.5: write 0"), ("-1", 0, "is -1")]
-)
-def test_epochs_that_cannot_be_asked_about_are_refused_before_any_work(drawn, tmp_path, epochs, finish, words):
-    text = (ROOT / "params.yaml").read_text()
-    params = tmp_path / "params.yaml"
-    params.write_text(text.replace("final_plain_fraction: 0", f"final_plain_fraction: {finish}"))
-    result = command_on(drawn, tmp_path, "fer2013", TEACHER, more=("--epochs", epochs, "--params", str(params)))
-    assert result.returncode
-    assert words in result.stderr
-
-
-def test_lessons_about_changed_faces_say_nothing_of_others(drawn, about_changed, tmp_path):
-    result = command_on(drawn, tmp_path, "fer2013", TEACHER, about_changed)
-    assert result.returncode
-    assert "is about changed faces, and says nothing of others" in result.stderr
-
-
-def test_earlier_lessons_cannot_be_asked_about_changed_faces(drawn, lessons, tmp_path):
-    result = command_on(drawn, tmp_path, "fer2013", lessons, more=("--epochs", "1"))
-    assert result.returncode
-    assert f"{lessons} holds answers, no model to ask" in result.stderr

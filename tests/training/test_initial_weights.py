@@ -1,73 +1,65 @@
-"""Weights to begin with: the same network comes back, and no other is taken for it."""
+"""A training starts with the weights of an earlier one, and weights of another network are refused."""
 
 import shutil
 
 import numpy as np
 import pytest
-from tests.training.test_trainer import TINY
 
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ModelError
 from emotion_detection.training.distillation import save_soft_labels
 from emotion_detection.training.initial_weights import load_initial_weights, save_initial_weights
 from emotion_detection.training.trainer import build_with, fit
 
 
 @pytest.fixture(scope="module")
-def train(params):
-    return params.train.model_copy(
-        update={**TINY, "epochs": 1, "patience": 1, "batch_size": 6, "initial_weights": None}
-    )
+def network(tiny):
+    return build_with(tiny, precision="float32")
 
 
 @pytest.fixture(scope="module")
-def network(train):
-    return build_with(train, precision="float32")
+def saved(network, tmp_path_factory):
+    return save_initial_weights(network.get_weights(), tmp_path_factory.mktemp("weights"))
 
 
-@pytest.fixture(scope="module")
-def start(network, tmp_path_factory):
-    return save_initial_weights(network.get_weights(), tmp_path_factory.mktemp("start"))
-
-
-def test_a_network_begins_where_the_other_ended(train, network, start):
-    other = build_with(train.model_copy(update={"seed": train.seed + 1}), precision="float32")
+def test_loaded_weights_equal_the_saved_ones(tiny, network, saved):
+    other = build_with(tiny.model_copy(update={"seed": tiny.seed + 1}), precision="float32")
     assert any(np.abs(a - b).max() > 0.01 for a, b in zip(other.get_weights(), network.get_weights(), strict=True))
-    load_initial_weights(other, start)
+    load_initial_weights(other, saved)
     for a, b in zip(other.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_a_training_goes_on_from_what_another_learnt(train, drawn, tmp_path):
-    first = fit(train.model_copy(update={"epochs": 6, "patience": 6}), drawn, on_epoch=lambda _: None)
-    path = save_initial_weights(first.weights, tmp_path)
-    # So slow that an epoch changes nothing to speak of.
-    still = {"initial_weights": str(path), "learning_rate": 1e-9, "weight_decay": 0.0, "dropout": 0.0, "ema": 0.0}
-    second = fit(train.model_copy(update=still), drawn, on_epoch=lambda _: None)
-    weights = zip(second.model.weights, first.model.get_weights(), strict=True)
-    for weight, before in ((weight, before) for weight, before in weights if "moving" not in weight.path):
-        # Statistics of batches go on being averaged; the rest stays.
-        np.testing.assert_allclose(weight.numpy(), before, rtol=2e-3, atol=1e-4, err_msg=weight.path)
+@pytest.mark.slow
+def test_training_starts_with_the_weights_of_an_earlier_training(tiny, trained, drawn, tmp_path):
+    path = save_initial_weights(trained.result.weights, tmp_path)
+    # The learning rate is too small to change the weights.
+    settings = {"epochs": 1, "initial_weights": str(path), "learning_rate": 1e-9, "weight_decay": 0.0, "ema": 0.0}
+    result = fit(tiny.model_copy(update=settings), drawn, on_epoch=lambda _: None)
+    weights = zip(result.model.weights, trained.result.model.get_weights(), strict=True)
+    for weight, expected in ((weight, expected) for weight, expected in weights if "moving" not in weight.path):
+        # Only the moving statistics change.
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=2e-3, atol=1e-4, err_msg=weight.path)
 
 
-def test_another_network_is_refused(train, start):
-    wider = build_with(train.model_copy(update={"widths": (12,)}), precision="float32")
+def test_weights_of_another_network_are_refused(tiny, saved):
+    wider = build_with(tiny.model_copy(update={"widths": (12,)}), precision="float32")
     before = wider.get_weights()
-    with pytest.raises(InputError, match="holds the weights of another network: take its architecture"):
-        load_initial_weights(wider, start)
+    with pytest.raises(ModelError, match="contains the weights of another network: use its architecture"):
+        load_initial_weights(wider, saved)
     for a, b in zip(wider.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_lessons_are_no_weights(network, drawn, tmp_path):
-    taught = drawn.of("train")
-    lessons = save_soft_labels(np.full((len(taught), 7), 1 / 7, np.float32), taught, [], tmp_path)
-    with pytest.raises(InputError, match="holds no weights"):
-        load_initial_weights(network, lessons)
+def test_soft_labels_are_refused(network, drawn, tmp_path):
+    train_faces = drawn.of("train")
+    path = save_soft_labels(np.full((len(train_faces), 7), 1 / 7, np.float32), train_faces, [], tmp_path)
+    with pytest.raises(ModelError, match="contains no weights"):
+        load_initial_weights(network, path)
 
 
-def test_a_missing_or_changed_file_is_named(network, start, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.npz cannot be read .*in start/ beside its model"):
+def test_missing_and_renamed_files_are_refused(network, saved, tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.npz cannot be read .* into the folder initial_weights of its model"):
         load_initial_weights(network, tmp_path / "gone.npz")
-    other = shutil.copy(start, tmp_path / "0123456789ab.npz")
-    with pytest.raises(InputError, match="is not the file of that name any more"):
-        load_initial_weights(network, other)
+    renamed = shutil.copy(saved, tmp_path / "0123456789ab.npz")
+    with pytest.raises(ModelError, match="was changed or renamed, its content belongs to"):
+        load_initial_weights(network, renamed)

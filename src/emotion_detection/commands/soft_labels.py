@@ -1,21 +1,24 @@
-"""Trained models -> what they think of every training face, as a file that a student's recipe names."""
+"""The command `emotion-detection soft-labels`: label the training faces with trained models, for distillation."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from emotion_detection.arrays import Images, Probabilities
 from emotion_detection.config import Train, load_params
 from emotion_detection.data.dataset import Faces, load
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError, ModelError, UsageError
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
-from emotion_detection.training.distillation import AS_THEY_ARE, changes, read_soft_labels, save_soft_labels
-
-Probabilities = NDArray[np.float32]
+from emotion_detection.training.distillation import (
+    UNCHANGED,
+    augmentation_settings,
+    read_soft_labels,
+    save_soft_labels,
+)
 
 
 def soft_labels(
@@ -26,81 +29,89 @@ def soft_labels(
     epochs: int = 0,
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Average the probabilities that models give the training faces, and print the settings that train with them.
+    """Average the probabilities that models predict for the training faces, and print the settings to train with them.
 
     Args:
         teachers: model.onnx files, or earlier soft labels (.npz).
         faces: The npz file of the prepare stage.
         data_report: Its JSON report.
-        folder: Where the file is written.
+        folder: The folder for the file of soft labels.
         epochs: Predict the augmented faces of this many epochs; 0: the unchanged faces.
         params: The settings of the augmentation.
     """
     if not teachers:
-        raise InputError("no model was given: name one or more model.onnx files, or earlier soft labels (.npz)")
+        raise UsageError("teachers are missing: give one or more model.onnx files, or earlier soft labels (.npz)")
     if epochs < 0:
-        raise InputError(f"--epochs is {epochs}: use 1 or more, or leave it out for the unchanged faces")
-    taught, dataset = load(faces).of("train"), json.loads(data_report.read_text())["dataset"]
+        raise UsageError(f"--epochs is {epochs}: use 1 or more, or omit it for the unchanged faces")
+    train_faces, dataset = load(faces).of("train"), json.loads(data_report.read_text())["dataset"]
     if epochs:
-        train = load_params(params).train
-        if train.final_plain_fraction:
-            raise InputError(
-                f"{params} has train.final_plain_fraction {train.final_plain_fraction:g}: "
-                "write 0, because soft labels for augmented faces cover only one kind of augmentation"
-            )
-        probabilities, changed = of_changed(teachers, taught, dataset, train, epochs), changes(train)
+        train = _load_train(params)
+        probabilities = label_augmented(teachers, train_faces, dataset, train, epochs)
+        augmentation = augmentation_settings(train)
     else:
-        probabilities, changed = of_faces(teachers, taught, dataset), AS_THEY_ARE
-        agreed = (probabilities.argmax(1) == taught.labels).mean()
-        print(f"{len(taught):,} faces; the most likely emotion is the label of {agreed:.1%}")
-    path = save_soft_labels(probabilities, taught, teachers, folder, changed=changed)
+        probabilities, augmentation = label_unchanged(teachers, train_faces, dataset), UNCHANGED
+        agreement = (probabilities.argmax(1) == train_faces.labels).mean()
+        print(f"{len(train_faces):,} faces; the most likely emotion is the label of {agreement:.1%}")
+    path = save_soft_labels(probabilities, train_faces, teachers, folder, augmentation=augmentation)
     print(f"train:\n  distillation:\n    soft_labels: {path}\n    weight: 0.7\n    temperature: 1")
 
 
-def of_faces(paths: Sequence[Path], faces: Faces, dataset: str) -> Probabilities:
-    """The teachers' mean probabilities (n,7) of the faces as they are."""
-    teachers = [asked(path, faces, dataset) for path in paths]
-    opinions = [opinion() for opinion in tqdm(teachers, "teachers", disable=None)]
-    return np.mean(opinions, axis=0)
+def label_unchanged(paths: Sequence[Path], faces: Faces, dataset: str) -> Probabilities:
+    """Return the mean probabilities (n,7) of the teachers for the unchanged faces."""
+    predictors = [_predictor(path, faces, dataset) for path in paths]
+    predictions = [predict() for predict in tqdm(predictors, "teachers", disable=None)]
+    return np.mean(predictions, axis=0)
 
 
-def asked(path: Path, faces: Faces, dataset: str) -> Callable[[], Probabilities]:
-    """A checked teacher, which gives its probabilities (n,7): a model averages each face with its mirror image."""
+def label_augmented(paths: Sequence[Path], faces: Faces, dataset: str, train: Train, epochs: int) -> Probabilities:
+    """Return the mean probabilities (v,m,7) of the teachers for the m augmented faces in each of the epochs 1 to v."""
+    teachers = [_load_teacher(path, dataset) for path in paths]
+    bar = tqdm(
+        _augmented_batches(faces, train, epochs),
+        "batches",
+        total=epochs * -(-len(faces) // train.batch_size),
+        disable=None,
+    )
+    predictions = [np.mean([teacher.probabilities(images) for teacher in teachers], axis=0) for images in bar]
+    return np.concatenate(predictions).reshape(epochs, -1, predictions[0].shape[1])
+
+
+def _predictor(path: Path, faces: Faces, dataset: str) -> Callable[[], Probabilities]:
+    """Check a teacher and return a function that predicts (n,7). A model averages each face with its mirror image."""
     if path.suffix == ".npz":
-        lessons = read_soft_labels(path, faces)
-        return lambda: lessons
-    teacher = model(path, dataset)
+        probabilities = read_soft_labels(path, faces)
+        return lambda: probabilities
+    teacher = _load_teacher(path, dataset)
     return lambda: mirror_averaged(teacher, faces.images)
 
 
-def model(path: Path, dataset: str) -> EmotionClassifier:
+def _load_teacher(path: Path, dataset: str) -> EmotionClassifier:
     if path.suffix == ".npz":
-        raise InputError(f"{path} holds answers, no model to ask about changed faces: name the model.onnx files")
+        raise UsageError(f"{path} contains soft labels, which cannot predict augmented faces: use model.onnx files")
     teacher = EmotionClassifier(path)
-    learnt = teacher.about.get("dataset", "nobody knows what")
-    if learnt != dataset:
-        raise InputError(f"{path} learnt from {learnt}, these faces are {dataset}: name models trained on {dataset}")
+    trained_on = teacher.metadata.get("dataset", "an unknown data set")
+    if trained_on != dataset:
+        raise ModelError(
+            f"{path} was trained on {trained_on}, but the faces are of {dataset}: use models trained on {dataset}"
+        )
     return teacher
 
 
-def of_changed(paths: Sequence[Path], faces: Faces, dataset: str, train: Train, epochs: int) -> Probabilities:
-    """The teachers' mean probabilities (v,m,7) of the m faces that each of the epochs 1 to v is taught."""
-    teachers = [model(path, dataset) for path in paths]
-    opinions = [
-        np.mean([teacher.probabilities(images[..., 0]) for teacher in teachers], axis=0)
-        for images in tqdm(
-            augmented_batches(faces, train, epochs),
-            "batches",
-            total=epochs * -(-len(faces) // train.batch_size),
-            disable=None,
-        )
-    ]
-    return np.concatenate(opinions).reshape(epochs, -1, opinions[0].shape[1])
-
-
-def augmented_batches(faces: Faces, train: Train, epochs: int) -> Iterator[NDArray[np.uint8]]:
-    """The batches of changed faces of each epoch, u8 (b,48,48,1)."""
-    nothing = np.empty((len(faces), 0), np.float32)
+def _augmented_batches(faces: Faces, train: Train, epochs: int) -> Iterator[Images]:
+    """Yield the batches of augmented faces of each epoch, u8 (b,48,48)."""
+    no_targets = np.empty((len(faces), 0), np.float32)
     for epoch in range(1, epochs + 1):
-        changed = batches(faces, nothing, train.augment, batch_size=train.batch_size, seed=train.seed, epoch=epoch)
-        yield from (images for images, _ in changed)
+        epoch_batches = batches(
+            faces, no_targets, train.augment, batch_size=train.batch_size, seed=train.seed, epoch=epoch
+        )
+        yield from (images[..., 0] for images, _ in epoch_batches)
+
+
+def _load_train(params: Path) -> Train:
+    train = load_params(params).train
+    if train.final_plain_fraction:
+        raise ConfigError(
+            f"{params} has train.final_plain_fraction {train.final_plain_fraction:g}: "
+            "write 0, because soft labels for augmented faces cover only one kind of augmentation"
+        )
+    return train

@@ -1,4 +1,4 @@
-"""faces.npz -> a trained model (Keras and ONNX), its history, and the MLflow run they belong to."""
+"""Train a model, write it for Keras and ONNX with its history, and record the training in an MLflow run."""
 
 import csv
 import hashlib
@@ -30,28 +30,31 @@ class TrainPaths:
     """The files of the train stage."""
 
     params: Path
-    """params.yaml"""
+    """The file params.yaml."""
     pipeline: Path
-    """dvc.yaml, whose list of code identifies a checkpoint."""
+    """The file dvc.yaml. A checkpoint is only resumed with the same version of the code that it lists."""
     faces: Path
     """The npz file of the prepare stage."""
     data_report: Path
     """Its JSON report."""
     data_figures: Path
-    """Its figures."""
+    """The folder of its figures."""
     checkpoints: Path
-    """The folder for unfinished trainings."""
+    """The folder of unfinished trainings."""
     model: Path
     """The folder to write."""
 
 
 def train(paths: TrainPaths) -> None:
-    """Train, or go on training; the model is on disk before anything that may fail, and so is the run's id."""
+    """Train a model, or resume its training and its MLflow run.
+
+    The model and the ID of the run are on disk before later calls to MLflow can fail.
+    """
     params = load_params(paths.params)
     faces = load(paths.faces)
     data = json.loads(paths.data_report.read_text())
-    recorded = params.model_dump(include={"prepare", "train"})
-    checkpoint = paths.checkpoints / _key(recorded, data["digest"], paths.pipeline)
+    settings = params.model_dump(include={"prepare", "train"})
+    checkpoint = paths.checkpoints / _key(settings, data["digest"], paths.pipeline)
     tags = provenance() | {
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
@@ -59,56 +62,56 @@ def train(paths: TrainPaths) -> None:
         "precision": resolve_precision(params.train.precision),
     }
     name = tags.get("dvc_experiment", f"{params.train.architecture} on {data['dataset']}")
-    with runs.run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
+    with runs.start_run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
         _remember_run(checkpoint, run.id)
-        run.log_params(recorded)
+        run.log_params(settings)
         for split in SPLITS:
-            part = faces.of(split)
-            pixels = (part.images, part.labels)
-            run.log_faces(pixels, name=data["dataset"], split=split, dvc_md5=data["dvc_md5"])
+            split_faces = faces.of(split)
+            arrays = (split_faces.images, split_faces.labels)
+            run.log_faces(arrays, name=data["dataset"], split=split, dvc_md5=data["dvc_md5"])
         run.log_folder(paths.data_figures, "data")
         run.log_file(paths.data_report, "data")
-        fitted = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
+        result = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
         about = {"run_id": run.id, "dataset": data["dataset"], "architecture": params.train.architecture}
-        save(fitted, params.train, about | {"temperature": str(fitted.temperature)}, paths.model)
-        run.log_missing(fitted.history)
+        save(result, params.train, about | {"temperature": str(result.temperature)}, paths.model)
+        run.log_missing_epochs(result.history)
         run.log_file(paths.model / "history.csv")
     shutil.rmtree(checkpoint)
 
 
-def save(fitted: TrainingResult, train: Train, about: dict[str, str], folder: Path) -> None:
-    """Write the model, all or none.
+def save(result: TrainingResult, train: Train, about: dict[str, str], folder: Path) -> None:
+    """Write the model folder atomically.
 
-    It holds model.keras, model.onnx (with `about` in its metadata), initial_weights/, history.csv and run.json.
+    It contains model.keras, model.onnx (with `about` in its metadata), initial_weights/, history.csv and run.json.
     """
-    with atomic_output(folder) as unfinished:
-        unfinished.mkdir()
-        fitted.model.save(unfinished / "model.keras")
-        save_initial_weights(fitted.weights, unfinished / "initial_weights")
-        differences = export_onnx(fitted.model, unfinished / "model.onnx", about=about)
-        with (unfinished / "history.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(fitted.history[0]), lineterminator="\n")
+    with atomic_output(folder) as temporary:
+        temporary.mkdir()
+        result.model.save(temporary / "model.keras")
+        save_initial_weights(result.weights, temporary / "initial_weights")
+        differences = export_onnx(result.model, temporary / "model.onnx", about=about)
+        with (temporary / "history.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(result.history[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(fitted.history)
+            writer.writerows(result.history)
         run = {
             "run_id": about["run_id"],
-            "parameters": fitted.model.count_params(),
-            "temperature": fitted.temperature,
+            "parameters": result.model.count_params(),
+            "temperature": result.temperature,
             "onnx_difference": differences.file,
             "onnx_graph_difference": differences.graph,
             "train": train.model_dump(mode="json"),
         }
-        (unfinished / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+        (temporary / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 
-def _key(recorded: Mapping[str, object], digest: str, pipeline: Path) -> str:
-    """Identify a training by its params, data and code, so that a checkpoint of another one is never resumed."""
-    content = [recorded, digest, _code(pipeline)]
+def _key(settings: Mapping[str, object], digest: str, pipeline: Path) -> str:
+    """Identify a training by its settings, data and code, so that no other training resumes its checkpoint."""
+    content = [settings, digest, _code(pipeline)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _code(pipeline: Path) -> dict[str, str]:
-    """The text of every file of code that the train stage depends on, by its path in the project."""
+    """The content of each code file that the train stage depends on, by its path in the project."""
     project = pipeline.parent
     dependencies = yaml.safe_load(pipeline.read_text())["stages"]["train"]["deps"]
     paths = [project / name for name in dependencies if not name.startswith("build/")]
@@ -119,7 +122,7 @@ def _code(pipeline: Path) -> dict[str, str]:
 def _unfinished_run(checkpoint: Path) -> str | None:
     path = checkpoint / "run_id"
     run_id = path.read_text() if path.exists() else None
-    return run_id if run_id and runs.exists(run_id) else None
+    return run_id if run_id and runs.run_exists(run_id) else None
 
 
 def _remember_run(checkpoint: Path, run_id: str) -> None:

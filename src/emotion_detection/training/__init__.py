@@ -1,1 +1,1 @@
-"""From faces and settings to a trained network and its ONNX file. Nothing here knows MLflow."""
+"""Train a network on labeled faces and export it to ONNX."""

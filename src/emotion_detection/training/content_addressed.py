@@ -1,30 +1,33 @@
-"""Files named by their own digest: whoever names one says exactly what is in it."""
+"""Files named after the digest of their content, so that a name identifies exactly one content."""
 
 import hashlib
 from pathlib import Path
 
 from emotion_detection.atomic import atomic_output
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ModelError
 
 
 def write_content_addressed(content: bytes, folder: Path) -> Path:
-    """Write an npz file under the name that its content gives it; returns the file."""
-    path = folder / f"{_name(content)}.npz"
-    with atomic_output(path) as written:
-        written.write_bytes(content)
+    """Write the content of an npz file under the name of its digest and return the path."""
+    path = folder / f"{_digest(content)}.npz"
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 
 def read_content_addressed(path: Path, remedy: str) -> bytes:
-    """The content of a file of write_named; InputError with the remedy if it is not there or not what its name says."""
+    """Return the content of a file that `write_content_addressed` wrote.
+
+    Raise ModelError, with the remedy in its message, if the file is missing or does not match its name.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    if path.stem != _name(content):
-        raise InputError(f"{path} is not the file of that name any more (it would be {_name(content)}.npz): {remedy}")
+        raise ModelError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    if path.stem != _digest(content):
+        raise ModelError(f"{path} was changed or renamed, its content belongs to {_digest(content)}.npz: {remedy}")
     return content
 
 
-def _name(content: bytes) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]

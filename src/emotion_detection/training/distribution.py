@@ -1,4 +1,4 @@
-"""Several GPUs in one training: a copy of the network on each, and of every batch a share, by tf.distribute."""
+"""Train on several GPUs with tf.distribute: each has a copy of the network and gets a part of every batch."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
-KIND = "GPU"
+DEVICE_TYPE = "GPU"
 
 
-class Devices:
-    """All devices of a kind that the backend sees; with one or none, Keras is left alone."""
+class Distribution:
+    """Distributes a training over all devices of a type. With fewer than two devices it changes nothing."""
 
-    def __init__(self, kind: str = KIND) -> None:
-        self._strategy = _strategy(kind)
+    def __init__(self, device_type: str = DEVICE_TYPE) -> None:
+        self._strategy = _strategy(device_type)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Where the network and its optimizer are made, to have their copies."""
+        """Return the context in which to create the network and its optimizer, so that each device gets a copy."""
         return self._strategy.scope() if self._strategy else nullcontext()
 
     def prepare(self, model: keras.Model, images: NDArray[Any], targets: NDArray[Any]) -> None:
-        """Let the model see one whole batch: Keras cannot tell the shapes of a divided one."""
+        """Build the model's metrics with an undistributed batch: Keras cannot infer the shapes of a distributed one."""
         if self._strategy:
             model.test_on_batch(images, targets)
 
-    def shares(self, batch: NDArray[Any] | None) -> Any:
-        """A batch as it is, or divided among the devices."""
+    def distribute(self, batch: NDArray[Any] | None) -> Any:
+        """Divide a batch among the devices, or return it unchanged."""
         if self._strategy is None or batch is None:
             return batch
         count = self._strategy.num_replicas_in_sync
@@ -34,10 +34,10 @@ class Devices:
         )
 
 
-def _strategy(kind: str) -> Any:
+def _strategy(device_type: str) -> Any:
     if keras.backend.backend() != "tensorflow":
-        return None  # another backend trains on its first device
+        return None  # the other backends train on their first device
     import tensorflow as tf
 
-    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    devices = [device.name for device in tf.config.list_logical_devices(device_type)]
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None

@@ -1,39 +1,42 @@
-"""Weights that one training leaves and another begins with: more epochs, or faces of one's own."""
+"""Save the weights of a training, so that another training can start with them."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ModelError
 from emotion_detection.training.content_addressed import read_content_addressed, write_content_addressed
 
-REMEDY = "copy the file that a training left in start/ beside its model.keras, name and all, or write `start: none`"
+REMEDY = (
+    "copy the file that a training wrote into the folder initial_weights of its model without renaming it, "
+    "or set train.initial_weights to null"
+)
 
 
 def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path) -> Path:
-    """Write a network's weights as it learns them; returns the file, named by its own digest.
+    """Write the weights of a network, as returned by get_weights, and return the path.
 
-    Half precision: a beginning needs three digits, and the file is half as large.
+    They are stored as float16: three digits are enough to start with, and the file has half the size.
     """
     content = io.BytesIO()
     np.savez(content, *(array.astype(np.float16) for array in weights))
     return write_content_addressed(content.getvalue(), folder)
 
 
-def load_initial_weights(model: Any, path: Path) -> None:
-    """Give a Keras model the weights of a file; InputError if it is damaged, missing, or of another network."""
-    with np.load(io.BytesIO(read_content_addressed(path, REMEDY)), allow_pickle=False) as start:
-        if any(start[name].dtype != np.float16 for name in start.files):
-            raise InputError(f"{path} holds no weights: {REMEDY}")
-        weights = [start[name].astype(np.float32) for name in start.files]
-    shapes, wanted = ([array.shape for array in arrays] for arrays in (weights, model.get_weights()))
-    if shapes != wanted:
-        raise InputError(
-            f"{path} holds the weights of another network: take its architecture, widths, blocks, stem_stride and "
-            "standardize from its recipe, or another file"
+def load_initial_weights(model: keras.Model, path: Path) -> None:
+    """Set the weights of a model. Raise ModelError if the file is missing, damaged, or from another network."""
+    with np.load(io.BytesIO(read_content_addressed(path, REMEDY)), allow_pickle=False) as arrays:
+        if any(arrays[name].dtype != np.float16 for name in arrays.files):
+            raise ModelError(f"{path} contains no weights: {REMEDY}")
+        weights = [arrays[name].astype(np.float32) for name in arrays.files]
+    shapes, expected_shapes = ([array.shape for array in arrays] for arrays in (weights, model.get_weights()))
+    if shapes != expected_shapes:
+        raise ModelError(
+            f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride and "
+            "standardize, or another file"
         )
     model.set_weights(weights)

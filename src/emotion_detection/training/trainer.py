@@ -1,6 +1,7 @@
-"""Training: faces and params in, the best weights and their history out; goes on after any interruption."""
+"""The training loop: train a network, validate it after every epoch and keep the best weights. It can be resumed."""
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -13,31 +14,34 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from emotion_detection.arrays import Images, Labels, Probabilities
 from emotion_detection.config import Train
 from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import DivergedError, InputError
+from emotion_detection.errors import DataError, DivergedError
 from emotion_detection.evaluation.calibration import fit_temperature
 from emotion_detection.evaluation.metrics import macro_f1
-from emotion_detection.model.architectures import build, plain
+from emotion_detection.model.architectures import build, to_keras_layers
 from emotion_detection.training.augmentation import augmentation, batches
 from emotion_detection.training.distillation import targets
-from emotion_detection.training.distribution import Devices
+from emotion_detection.training.distribution import Distribution
 from emotion_detection.training.initial_weights import load_initial_weights
 from emotion_detection.training.optimizer import compile_for, resolve_precision
 
-Epoch = dict[str, float]  # one row of the history: metric name -> value
+Epoch = dict[str, float]  # a row of the history: metric name -> value
 OnEpoch = Callable[[Epoch], None]
 
-PREDICTED_AT_ONCE = 512  # faces
+PREDICT_BATCH_SIZE = 512
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The model with the weights of its best epoch (largest val_macro_f1), and a row of metrics per epoch.
+    """The calibrated model with the weights of its best epoch (largest val_macro_f1), and the metrics of all epochs.
 
-    weights: the same as they were learnt, for `starts`. temperature: what the model divides its logits by, fitted on
-    val.
+    weights: the weights of that epoch before the conversion to layers of Keras, for `save_initial_weights`.
+    temperature: the divisor of the model's logits, fitted on val.
     """
 
     model: keras.Model
@@ -47,55 +51,55 @@ class TrainingResult:
 
 
 def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch: OnEpoch) -> TrainingResult:
-    """Teach a network on the train split, steered by val alone; the test split is never looked at.
+    """Train a network on the train split and select the epoch on the val split. The test split is not used.
 
-    After every epoch its state stands under the folder `checkpoint`, if there is one; called again with the same
-    arguments, training goes on from there as if nothing had happened, and on_epoch is called for the new epochs only.
-    InputError if a split is empty, DivergedError if the loss stops being finite.
+    The state is saved to the folder `checkpoint` after every epoch. A call with the same arguments resumes from there,
+    with the same result as without the interruption, and calls on_epoch for the new epochs only.
+    Raise DataError if a split is empty, DivergedError if the loss is NaN or infinite.
     """
-    keras.utils.clear_session()  # a process that searches trains many networks
+    keras.utils.clear_session()  # a search trains many networks in a process
     trainer = _Trainer(train, faces)
     if checkpoint:
         trainer.resume(checkpoint)
     while not trainer.finished:
         row = trainer.run_epoch()
         if checkpoint:
-            trainer.save(checkpoint)  # first: an epoch that was told of is never run again
+            trainer.save(checkpoint)  # before on_epoch, so that no epoch is reported twice
         on_epoch(row)
     model, temperature = trainer.best_model()
     return TrainingResult(model, trainer.best_weights, trainer.history, temperature)
 
 
 def build_with(train: Train, *, precision: str, temperature: float = 1.0) -> keras.Model:
-    """The network of `train`, seeded, computing in `precision`; its weights are float32 in any."""
+    """Build the network of `train` with its seed. It computes in `precision`; its weights are always float32."""
     keras.utils.set_random_seed(train.seed)
-    before = keras.config.dtype_policy()
+    default_policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         return build(train, temperature=temperature)
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(default_policy)
 
 
 class _Trainer:
-    """What lives from epoch to epoch: the model with its optimizer, the best weights, the history."""
+    """The state of a training: the model with its optimizer, the best weights and the history."""
 
     def __init__(self, train: Train, faces: Faces) -> None:
-        self._train, self._taught, self._val = train, faces.of("train"), faces.of("val")
-        for split, part in (("train", self._taught), ("val", self._val)):
-            if not len(part):
-                raise InputError(f"the {split} split has no faces: look at the data and run prepare again")
-        self._steps = -(-len(self._taught) // train.batch_size)  # per epoch
-        self._devices = Devices()
-        with self._devices.scope():
+        self._train, self._train_faces, self._val_faces = train, faces.of("train"), faces.of("val")
+        for split, split_faces in (("train", self._train_faces), ("val", self._val_faces)):
+            if not len(split_faces):
+                raise DataError(f"the {split} split has no faces: check the data and run `dvc repro prepare`")
+        self._steps_per_epoch = -(-len(self._train_faces) // train.batch_size)
+        self._distribution = Distribution()
+        with self._distribution.scope():
             self._model = build_with(train, precision=resolve_precision(train.precision))
             if train.initial_weights:
                 load_initial_weights(self._model, Path(train.initial_weights))
-            compile_for(self._model, train, steps=self._steps * train.epochs)
+            compile_for(self._model, train, steps=self._steps_per_epoch * train.epochs)
             self._model.optimizer.build(self._model.trainable_variables)
-        self._targets, self._lessons = targets(train, self._taught)
-        self._devices.prepare(self._model, self._taught.images[:2, ..., np.newaxis], self._targets[:2])
-        self._class_weight = _class_weight(self._taught.labels) if train.class_weight == "balanced" else None
+        self._targets, self._soft_labels = targets(train, self._train_faces)
+        self._distribution.prepare(self._model, self._train_faces.images[:2, ..., np.newaxis], self._targets[:2])
+        self._class_weight = _class_weight(self._train_faces.labels) if train.class_weight == "balanced" else None
         self.best_weights: list[NDArray[np.float32]] = []
         self.history: list[Epoch] = []
 
@@ -110,85 +114,83 @@ class _Trainer:
         return 1 + scores.index(max(scores)) if scores else 0
 
     def best_model(self) -> tuple[keras.Model, float]:
-        """The best weights in a plain float32 network, calibrated on val, and the temperature that it took.
+        """Return the best weights in a calibrated network of Keras layers, and its temperature.
 
-        float32: what is exported must not depend on this machine's precision.
+        The network computes in float32, so that the exported model does not depend on the precision of the training.
         """
         raw = build_with(self._train, precision="float32")
         raw.set_weights(self.best_weights)
-        probabilities = _predict(raw, self._val.images[..., np.newaxis])
-        temperature = fit_temperature(probabilities, self._val.labels)
+        probabilities = _predict(raw, self._val_faces.images[..., np.newaxis])
+        temperature = fit_temperature(probabilities, self._val_faces.labels)
         model = build_with(self._train, precision="float32", temperature=temperature)
         model.set_weights(self.best_weights)
-        return plain(model), temperature
+        return to_keras_layers(model), temperature
 
     def run_epoch(self) -> Epoch:
         epoch = len(self.history) + 1
         rate = float(keras.ops.convert_to_numpy(self._model.optimizer.learning_rate))
         start = time.perf_counter()
-        taught = self._teach(epoch)
-        speed = len(self._taught) / (time.perf_counter() - start)
+        metrics = self._train_epoch(epoch)
+        speed = len(self._train_faces) / (time.perf_counter() - start)
         scores, weights = self._validate()
-        self.history.append({"epoch": epoch, **taught, **scores, "learning_rate": rate, "images_per_second": speed})
+        self.history.append({"epoch": epoch, **metrics, **scores, "learning_rate": rate, "images_per_second": speed})
         if self._best_epoch == epoch:
             self.best_weights = weights
         return self.history[-1]
 
-    def _teach(self, epoch: int) -> Epoch:
-        """One pass over the train split. By train_on_batch, as fit idles after its last batch (tf.data's autotuner)."""
+    def _train_epoch(self, epoch: int) -> Epoch:
+        """Train once on the train split. model.fit would idle after its last batch because of tf.data's autotuner."""
         self._reseed_dropout(epoch)
         totals = np.zeros(2)
         steps = batches(
-            self._taught,
+            self._train_faces,
             self._targets,
             augmentation(self._train, epoch),
             batch_size=self._train.batch_size,
             seed=self._train.seed,
             epoch=epoch,
-            lessons=self._lessons,
+            soft_labels=self._soft_labels,
         )
-        bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps, unit="batch", leave=False)
-        for images, wanted in bar:
-            weight = None if self._class_weight is None else wanted @ self._class_weight
-            self._model.reset_metrics()  # Keras before 3.15 goes on averaging
-            share = self._devices.shares
-            logs = self._model.train_on_batch(
-                share(images), share(wanted), sample_weight=share(weight), return_dict=True
-            )
+        bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps_per_epoch, unit="batch", leave=False)
+        for images, batch_targets in bar:
+            weight = None if self._class_weight is None else batch_targets @ self._class_weight
+            self._model.reset_metrics()  # Keras before 3.15 would average over all batches
+            arrays = [self._distribution.distribute(array) for array in (images, batch_targets, weight)]
+            logs = self._model.train_on_batch(*arrays, return_dict=True)
             totals += logs["loss"], logs["accuracy"]
             if not np.isfinite(logs["loss"]):
                 raise DivergedError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
             bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        return dict(zip(("loss", "accuracy"), (totals / self._steps).tolist(), strict=True))
+        return dict(zip(("loss", "accuracy"), (totals / self._steps_per_epoch).tolist(), strict=True))
 
     def _reseed_dropout(self, epoch: int) -> None:
-        """Keras saves no random states with the weights: an epoch's masks follow from its number instead."""
+        """Derive the dropout masks from the epoch, because Keras does not save random states with the weights."""
         for number, layer in enumerate(self._model.layers):
             if hasattr(layer, "seed_generator"):
                 state = np.random.SeedSequence([self._train.seed, epoch, number]).generate_state(2)
                 layer.seed_generator.state.assign(state)
 
     def _validate(self) -> tuple[Epoch, list[NDArray[np.float32]]]:
-        """Scores on val of the weights worth keeping (their average, with train.ema), and these weights."""
-        average = keras.callbacks.SwapEMAWeights() if self._train.ema else keras.callbacks.Callback()
-        average.set_model(self._model)
-        average.on_test_begin()
+        """Return the scores on val and the weights they are of: with train.ema, the moving average of the weights."""
+        ema_callback = keras.callbacks.SwapEMAWeights() if self._train.ema else keras.callbacks.Callback()
+        ema_callback.set_model(self._model)
+        ema_callback.on_test_begin()
         try:
-            probabilities = _predict(self._model, self._val.images[..., np.newaxis])
+            probabilities = _predict(self._model, self._val_faces.images[..., np.newaxis])
             weights = self._model.get_weights()
         finally:
-            average.on_test_end()
-        labels = self._val.labels
-        truth = probabilities[np.arange(len(labels)), labels]
+            ema_callback.on_test_end()
+        labels = self._val_faces.labels
+        label_probabilities = probabilities[np.arange(len(labels)), labels]
         scores = {
-            "val_loss": float(-np.log(np.maximum(truth, 1e-7)).mean()),
+            "val_loss": float(-np.log(np.maximum(label_probabilities, 1e-7)).mean()),
             "val_accuracy": float((probabilities.argmax(1) == labels).mean()),
             "val_macro_f1": macro_f1(labels, probabilities.argmax(1)),
         }
         return scores, weights
 
     def save(self, checkpoint: Path) -> None:
-        """Write the state beside the last one, then rename: a kill at any moment leaves one whole state."""
+        """Write the state before deleting older ones, so that a killed process leaves a complete state."""
         folder = checkpoint / f"epoch-{len(self.history):04d}"
         unfinished = folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -197,32 +199,32 @@ class _Trainer:
         np.savez(unfinished / "best.npz", *self.best_weights)
         (unfinished / "history.json").write_text(json.dumps(self.history))
         os.rename(unfinished, folder)
-        for older in _states(checkpoint)[:-1]:
+        for older in _saved_states(checkpoint)[:-1]:
             shutil.rmtree(older)
 
     def resume(self, checkpoint: Path) -> None:
-        states = _states(checkpoint)
+        states = _saved_states(checkpoint)
         if not states:
             return
         self._model.load_weights(states[-1] / "state.weights.h5")
         with np.load(states[-1] / "best.npz", allow_pickle=False) as best:
             self.best_weights = [best[name] for name in best.files]
         self.history = json.loads((states[-1] / "history.json").read_text())
-        print(f"resuming after epoch {len(self.history)} of {self._train.epochs}, from {checkpoint}")
+        logger.info("resuming after epoch %d of %d, from %s", len(self.history), self._train.epochs, checkpoint)
 
 
-def _predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [images[at : at + PREDICTED_AT_ONCE] for at in range(0, len(images), PREDICTED_AT_ONCE)]
-    # Each of several devices answers for the whole part, one after the other.
+def _predict(model: keras.Model, images: Images) -> Probabilities:
+    parts = [images[start : start + PREDICT_BATCH_SIZE] for start in range(0, len(images), PREDICT_BATCH_SIZE)]
+    # With several devices, each predicts all images, and the predictions are concatenated.
     return np.concatenate([model.predict_on_batch(part)[: len(part)] for part in parts])
 
 
-def _states(checkpoint: Path) -> list[Path]:
-    """The whole states under a checkpoint folder, oldest first."""
+def _saved_states(checkpoint: Path) -> list[Path]:
+    """The complete states in a checkpoint folder, oldest first."""
     return sorted(path for path in checkpoint.glob("epoch-*") if not path.suffix)
 
 
-def _class_weight(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A weight per label, (7,): mean 1 over the faces, every emotion the same in sum."""
+def _class_weight(labels: Labels) -> NDArray[np.float32]:
+    """Return a weight per label, (7,). Their mean over the faces is 1, and their sum is the same for every emotion."""
     counts = np.bincount(labels, minlength=len(EMOTIONS))
     return (len(labels) / np.maximum(counts, 1) / np.count_nonzero(counts)).astype(np.float32)

@@ -1,0 +1,58 @@
+"""The prepare stage on a data set without an official split."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.support.paths import ROOT
+
+from emotion_detection.data import figures
+from emotion_detection.errors import DataError
+from emotion_detection.stages.prepare import PreparePaths, prepare
+from emotion_detection.synthetic.sample import write_sample
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory) -> Path:
+    """The drawn sample as <emotion>/<number>.jpg, without splits."""
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder / "sample.zip", per_class=12, seed=1)
+    with zipfile.ZipFile(folder / "sample.zip") as archive:
+        for number, name in enumerate(archive.namelist()):
+            emotion = folder / "data" / Path(name).parent.name
+            emotion.mkdir(parents=True, exist_ok=True)
+            (emotion / f"{number}{Path(name).suffix}").write_bytes(archive.read(name))
+    return folder / "data"
+
+
+def make_paths(folder: Path, class_folders: Path, **fractions: float) -> PreparePaths:
+    """The arguments of prepare, with the committed params except for some fractions."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["prepare"] |= fractions
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "data.dvc").write_text("outs:\n- md5: 0123.dir\n")
+    shutil.copytree(class_folders, folder / "data")
+    names = {"params": "params.yaml", "data": "data", "pin": "data.dvc", "faces": "faces.npz", "report": "report.json"}
+    return PreparePaths(**{key: folder / name for key, name in names.items()}, figures=folder / "figures")
+
+
+def test_empty_split_raises_before_anything_is_written(class_folders, tmp_path):
+    paths = make_paths(tmp_path, class_folders, test_fraction=0.0)
+    with pytest.raises(DataError, match=r"the test split is empty: add data to .* or change prepare\.\*_fraction"):
+        prepare(paths)
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "data.dvc", "data"}
+
+
+def test_data_set_name_depends_on_the_fractions(class_folders, tmp_path, monkeypatch):
+    for name in ("classes_per_split", "contact_sheet", "duplicates_sheet"):  # they take a second
+        monkeypatch.setattr(figures, name, lambda *_, **__: None)
+    names = []
+    for fraction in (0.2, 0.3):
+        paths = make_paths(tmp_path / str(fraction), class_folders, test_fraction=fraction)
+        prepare(paths)
+        names.append(yaml.safe_load(paths.report.read_text())["dataset"])
+    assert names[0] != names[1]
+    assert names[0].split("-")[:2] == names[1].split("-")[:2] == ["custom", names[0].split("-")[1]]
