@@ -1,4 +1,4 @@
-"""Shipping: the whole folder is replaced by a model and its own papers, or nothing is."""
+"""`make release` replaces the shipped folder completely, or not at all."""
 
 import json
 import shutil
@@ -9,14 +9,19 @@ from tests.support.paths import PRETRAINED
 
 from emotion_detection.commands.release import FIGURES, ReleasePaths, release
 from emotion_detection.data.dataset import save
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError, ModelError, UsageError
 from emotion_detection.inference.classifier import EmotionClassifier
-from emotion_detection.stages.evaluate import predictions, write_rows
+from emotion_detection.stages.evaluate import prediction_rows, write_csv
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return EmotionClassifier(PRETRAINED / "model.onnx")
 
 
 @pytest.fixture
-def paths(drawn, tmp_path, monkeypatch):
-    """The shipped model, posing as one that the pipeline has just made of the drawn faces."""
+def paths(drawn, classifier, tmp_path, monkeypatch):
+    """A pipeline whose model is the shipped one and whose data are the drawn faces."""
     monkeypatch.chdir(tmp_path)
     for folder in ("model", "report", "recipes"):
         (tmp_path / folder).mkdir()
@@ -26,7 +31,7 @@ def paths(drawn, tmp_path, monkeypatch):
     for name in ("metrics.json", "classes.csv", *FIGURES):
         shutil.copy(PRETRAINED / name, tmp_path / "report")
     val = drawn.of("val")
-    tell(tmp_path / "report", val, EmotionClassifier(PRETRAINED / "model.onnx").probabilities(val.images))
+    write_predictions(tmp_path / "report", val, classifier.probabilities(val.images))
     (tmp_path / "recipes" / "some.yaml").write_text("train: {}\n")
     data = {"dataset": "fer2013", "digest": "d" * 64, "dvc_md5": "m"}
     (tmp_path / "data_report.json").write_text(json.dumps(data))
@@ -40,20 +45,26 @@ def paths(drawn, tmp_path, monkeypatch):
     )
 
 
-def tell(report, faces, probabilities):
-    write_rows(report / "predictions_val.csv", predictions(faces, probabilities))
+def write_predictions(report, faces, probabilities):
+    write_csv(report / "predictions_val.csv", prediction_rows(faces, probabilities))
 
 
-def refused(paths, sentence):
-    """Nothing is shipped, and what was shipped before is still there."""
+def set_trained(paths, **train):
+    """Change the settings that the model was trained with."""
+    run = json.loads((paths.model / "run.json").read_text())
+    (paths.model / "run.json").write_text(json.dumps(run | {"train": train}))
+
+
+def assert_rejected(paths, error, message):
+    """The release fails, and the previously shipped folder is unchanged."""
     paths.pretrained.mkdir()
     (paths.pretrained / "old.txt").write_text("old")
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(error, match=message):
         release(paths)
     assert [path.name for path in paths.pretrained.iterdir()] == ["old.txt"]
 
 
-def test_model_papers_and_figures_are_shipped_together(paths):
+def test_release_writes_model_metadata_and_figures(paths):
     release(paths)
     names = {"model.onnx", "metrics.json", "classes.csv", "run.json", "README.md", *FIGURES}
     assert {path.name for path in paths.pretrained.iterdir()} == names
@@ -62,45 +73,61 @@ def test_model_papers_and_figures_are_shipped_together(paths):
     assert "recipes/some.yaml" in (paths.pretrained / "README.md").read_text()
 
 
-def test_the_old_folder_is_replaced_as_a_whole(paths):
+def test_release_replaces_all_old_files(paths):
     paths.pretrained.mkdir()
     (paths.pretrained / "old.txt").write_text("old")
     release(paths)
     assert not (paths.pretrained / "old.txt").exists()
 
 
-def test_a_model_of_other_data_is_refused(paths):
+def test_model_of_other_data_is_rejected(paths):
     paths.data_report.write_text(json.dumps({"dataset": "sample", "digest": "d", "dvc_md5": "m"}))
-    refused(paths, "learnt from sample")
+    assert_rejected(paths, DataError, "is trained on sample, but")
 
 
-def test_a_recipe_that_the_model_was_not_trained_with_is_refused(paths, tmp_path):
-    run = json.loads((tmp_path / "model" / "run.json").read_text())
-    run["train"] = {"epochs": 60, "augment": {"mixup": 0.3, "scale": [0.9, 1.1]}}
-    (tmp_path / "model" / "run.json").write_text(json.dumps(run))
+def test_recipe_with_another_value_is_rejected(paths):
+    set_trained(paths, epochs=60, augment={"mixup": 0.3, "scale": [0.9, 1.1]})
     paths.recipe.write_text("train:\n  epochs: 60\n  augment:\n    scale: [0.9, 1.1]\n    mixup: 0.2\n")
-    refused(paths, r"was not made by recipes/some\.yaml, which has train\.augment\.mixup 0\.2, not 0\.3: ")
+    assert_rejected(
+        paths,
+        ModelError,
+        r"is not trained with recipes/some\.yaml: train\.augment\.mixup is 0\.2 in the recipe and 0\.3 in the training",
+    )
     paths.recipe.write_text("train:\n  epochs: 60\n  augment:\n    scale: [0.9, 1.1]\n    mixup: 0.3\n")
     release(paths)
 
 
-def test_a_report_of_another_model_is_refused(paths, drawn, tmp_path):
-    """Even one that is right as often."""
+@pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "0.001", "'0.001'"])
+def test_recipe_may_write_a_number_in_any_notation(paths, number):
+    """PyYAML reads 1e-3 as a string."""
+    set_trained(paths, weight_decay=0.001)
+    paths.recipe.write_text(f"train:\n  weight_decay: {number}\n")
+    release(paths)
+
+
+def test_other_number_in_scientific_notation_is_rejected(paths):
+    set_trained(paths, weight_decay=0.001)
+    paths.recipe.write_text("train:\n  weight_decay: 2e-3\n")
+    assert_rejected(paths, ModelError, r"train\.weight_decay is 2e-3 in the recipe and 0\.001 in the training")
+
+
+def test_report_of_another_model_is_rejected(paths, drawn, classifier):
+    """Even if its accuracy is the same."""
     val = drawn.of("val")
-    made = EmotionClassifier(PRETRAINED / "model.onnx").probabilities(val.images)
-    sharper = made**1.1 / (made**1.1).sum(axis=1, keepdims=True)
-    assert (sharper.argmax(1) == made.argmax(1)).all()
-    tell(tmp_path / "report", val, sharper)
-    refused(paths, "tells of another model")
+    original = classifier.probabilities(val.images)
+    sharper = original**1.1 / (original**1.1).sum(axis=1, keepdims=True)
+    assert (sharper.argmax(1) == original.argmax(1)).all()
+    write_predictions(paths.report, val, sharper)
+    assert_rejected(paths, ModelError, "is the report of another model")
 
 
-def test_a_report_of_other_faces_is_refused(paths, drawn, tmp_path):
+def test_report_of_other_faces_is_rejected(paths, drawn, classifier):
     train = drawn.of("train")
-    tell(tmp_path / "report", train, EmotionClassifier(PRETRAINED / "model.onnx").probabilities(train.images))
-    refused(paths, "or of other faces")
+    write_predictions(paths.report, train, classifier.probabilities(train.images))
+    assert_rejected(paths, ModelError, "or of other faces")
 
 
 @pytest.mark.parametrize("file", ["recipes/some.yaml", "model/model.onnx", "report/predictions_val.csv", "faces.npz"])
-def test_what_is_missing_is_named(paths, tmp_path, file):
+def test_missing_file_is_named(paths, tmp_path, file):
     (tmp_path / file).unlink()
-    refused(paths, f"{Path(file).name} is not there")
+    assert_rejected(paths, UsageError, f"{Path(file).name} does not exist: run `make repro`")

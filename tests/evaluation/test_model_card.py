@@ -1,4 +1,4 @@
-"""The model card says what the numbers say."""
+"""The model card contains the scores and the metadata."""
 
 import csv
 import json
@@ -16,44 +16,44 @@ def shipped():
     return [json.loads((PRETRAINED / name).read_text()) for name in ("run.json", "metrics.json")] + [classes]
 
 
-def test_the_shipped_card_is_the_one_of_the_shipped_numbers(shipped):
+def test_shipped_card_is_generated_from_the_shipped_scores(shipped):
     megabytes = (PRETRAINED / "model.onnx").stat().st_size / 1e6
     assert (PRETRAINED / "README.md").read_text() == model_card(*shipped, megabytes=megabytes)
 
 
-def test_another_number_makes_another_card(shipped):
+def test_card_contains_changed_scores(shipped):
     run, metrics, classes = shipped
     changed = model_card(run, metrics | {"test_accuracy": 0.1234}, classes, megabytes=6.2)
     assert "| 12.3 % [" in changed
     assert "6.2 MB" in changed
 
 
-def test_the_weakest_emotions_are_named(shipped):
+def test_weakest_emotions_are_listed_with_their_recall(shipped):
     run, metrics, classes = shipped
     worse = [row | ({"f1": "0.01", "recall": "0.02"} if row["emotion"] == "happy" else {}) for row in classes]
-    assert "Weakest: happy (2 % found), " in model_card(run, metrics, worse, megabytes=6.2)
+    assert "The weakest emotions are happy (recall 2 %), " in model_card(run, metrics, worse, megabytes=6.2)
 
 
-def test_what_was_not_measured_is_not_told(shipped):
+def test_missing_measurements_are_left_out(shipped):
     run, metrics, classes = shipped
     bare = {key: value for key, value in metrics.items() if "flip" not in key and "detected" not in key}
     assert "mirror" not in model_card(run, bare, classes, megabytes=6.2)
-    found = {"test_detected_share": 0.75, "test_detected_accuracy": 0.61, "test_detected_plain_accuracy": 0.63}
-    assert "61.0 % of these are right, from FER-2013's own crops 63.0 %" in model_card(
-        run, bare | found, classes, megabytes=6.2
-    )
+    detector = {"test_detected_share": 0.75, "test_detected_accuracy": 0.61, "test_detected_plain_accuracy": 0.63}
+    card = model_card(run, bare | detector, classes, megabytes=6.2)
+    assert "The detector found 75 % of the test faces" in card
+    assert "61.0 % with the detector's crops and 63.0 % with FER-2013's own crops" in card
 
 
-def test_a_calibration_that_did_not_help_is_told(shipped):
+def test_calibration_error_is_given_with_and_without_temperature(shipped):
     run, metrics, classes = shipped
-    told = model_card(
+    card = model_card(
         run,
         metrics | {"test_ece": 0.05, "test_ece_uncalibrated": 0.04, "val_ece": 0.02, "val_ece_uncalibrated": 0.03},
         classes,
         megabytes=6.2,
     )
-    assert "0.020 with it and 0.030 without on val, 0.050 with it and 0.040 without on test" in told
+    assert "0.020 with it and 0.030 without it on val, and 0.050 with it and 0.040 without it on test" in card
 
 
-def test_the_law_is_named(shipped):
+def test_card_refers_to_the_ai_act(shipped):
     assert "article 5(1)(f)" in model_card(*shipped, megabytes=6.2)

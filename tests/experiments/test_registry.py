@@ -1,6 +1,7 @@
-"""The registry: an empty one is seeded once, an alias resolves to a version, a version to its file."""
+"""The registry: the shipped model is registered once, aliases resolve to versions, and versions to files."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,128 +13,194 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from emotion_detection.errors import InputError
+from emotion_detection.commands.seed_registry import seed_registry
+from emotion_detection.errors import ModelError, StoreError, UsageError
 from emotion_detection.experiments import registry, runs
+from emotion_detection.experiments.registry import ModelName, parse_model_uri
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.classifier import EmotionClassifier
 
-# TensorFlow must not even be tried: it costs seconds, and a demo's machine may not have it.
-SEED = """
-import sys
+# Both processes create the store and register the model at the same time: MLflow is imported before the fork. Importing
+# TensorFlow would fail, because it takes seconds, and a machine that only runs the demo does not have it.
+SEED_IN_TWO_PROCESSES = """
+import os, sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None
 from emotion_detection.cli import main
-main(["seed-registry"])
+from emotion_detection.experiments import registry, runs
+
+child = os.fork()
+try:
+    with runs.start_run():
+        pass
+    main(["seed-registry"])
+    sys.stdout.flush()
+except BaseException:
+    sys.excepthook(*sys.exc_info())
+    os._exit(1)
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.fixture(scope="module")
+def seeded_folder(migrated_store, tmp_path_factory) -> Path:
+    """A folder with a SQLite store, mlflow.db, in which the shipped model is registered."""
+    folder = tmp_path_factory.mktemp("seeded")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        pretrained.seed_registry()
+    return folder
+
+
 @pytest.fixture
-def seeded(store):  # noqa: ARG001
-    return pretrained.seed()
+def seeded(seeded_folder, store, tmp_path) -> registry.Version:  # noqa: ARG001
+    """The champion in a copy of the seeded store. The copy refers to the artifacts of the original."""
+    shutil.copy(seeded_folder / "mlflow.db", tmp_path / "mlflow.db")
+    return registry.resolve(pretrained.CHAMPION)
 
 
-def test_an_empty_registry_gets_the_shipped_model_as_champion(seeded):
+def test_shipped_model_becomes_champion_of_an_empty_registry(seeded):
     assert (seeded.name, seeded.number, seeded.aliases) == ("emotion-detection", 1, ("champion",))
     assert seeded.tags["dataset"] == "fer2013"
     assert float(seeded.tags["val_macro_f1"]) > 0.5
-    assert registry.resolve(pretrained.CHAMPION) == seeded
-    told = EmotionClassifier(registry.fetch(pretrained.CHAMPION))
-    assert told.about == EmotionClassifier(pretrained.MODEL).about
+    registered = EmotionClassifier(registry.fetch(pretrained.CHAMPION))
+    assert registered.metadata == EmotionClassifier(pretrained.MODEL).metadata
 
 
-def test_the_run_of_the_shipped_model_holds_its_scores_and_papers(seeded):
+def test_run_of_the_shipped_model_has_its_scores_and_files(seeded):
     client = mlflow.MlflowClient()
     run = client.get_run(seeded.run_id)
     assert run.info.run_name == "pretrained"
-    assert run.data.metrics == pytest.approx(json.loads((pretrained.FOLDER / "metrics.json").read_text()))
-    logged = {Path(one.path).name for one in client.list_artifacts(seeded.run_id, "pretrained")}
-    assert logged == {path.name for path in pretrained.FOLDER.iterdir()}
+    scores = {key: value for key, value in run.data.metrics.items() if not key.startswith("system/")}
+    assert scores == pytest.approx(json.loads((pretrained.FOLDER / "metrics.json").read_text()))
+    artifacts = {Path(artifact.path).name for artifact in client.list_artifacts(seeded.run_id, "pretrained")}
+    assert artifacts == {path.name for path in pretrained.FOLDER.iterdir()}
 
 
-def test_the_shipped_model_can_be_challenged(seeded):
-    """Its tags are those that a trained version has, and its age is known."""
-    verdict = registry.challenge(seeded.name, seeded.number, alias="champion", min_gain=0.1)
-    assert verdict == (
-        False,
-        f"val_macro_f1 {float(seeded.tags['val_macro_f1']):.4f} does not beat "
-        f"{float(seeded.tags['val_macro_f1']):.4f} by 0.1",
-    )
+def test_shipped_model_has_the_tags_for_a_comparison(seeded):
+    result = registry.promote_if_better(seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    score = float(seeded.tags["val_macro_f1"])
+    assert result == (False, f"val_macro_f1 {score:.4f} does not beat {score:.4f} by 0.1")
+
+
+def test_version_has_its_creation_time(seeded):
     assert timedelta() <= datetime.now(timezone.utc) - seeded.created < timedelta(minutes=5)
 
 
-def test_challenges_take_turns(seeded):
-    """Else two that compare themselves with the same champion could both win, and the worse one last."""
-    challenge = partial(registry.challenge, seeded.name, seeded.number, alias="champion", min_gain=0.1)
-    with ThreadPoolExecutor(1) as other:
+def test_promotion_waits_for_the_store(seeded):
+    """Otherwise two versions could both beat the same champion, and the worse one could be promoted last."""
+    promote = partial(registry.promote_if_better, seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    with ThreadPoolExecutor(1) as pool:
         with runs.exclusive_store():
-            verdict = other.submit(challenge)
-            assert wait([verdict], timeout=1).not_done
-        assert verdict.result(timeout=60)[0] is False
+            result = pool.submit(promote)
+            assert wait([result], timeout=0.3).not_done
+        assert result.result(timeout=60)[0] is False
 
 
-def test_a_second_time_nothing_happens(seeded):
-    assert pretrained.seed() == seeded
+def test_seeding_again_changes_nothing(seeded, capsys):
+    assert pretrained.seed_registry() == seeded
+    seed_registry()
+    assert capsys.readouterr().out.splitlines()[-1] == "emotion-detection version 1: champion"
     assert len(registry.versions("emotion-detection")) == 1
 
 
-def test_a_local_file_is_used_where_it_lies(seeded, tmp_path):
-    assert tmp_path in registry.fetch(f"models:/{seeded.name}/{seeded.number}").parents
+def test_local_file_is_not_copied(seeded, seeded_folder):
+    assert seeded_folder in registry.fetch(f"models:/{seeded.name}/{seeded.number}").parents
 
 
-def test_a_champion_that_is_there_stays(seeded):
+def test_seeding_keeps_other_aliases_of_the_champion(seeded):
     registry.set_alias(seeded.name, "other", seeded.number)
-    assert pretrained.seed().aliases == ("champion", "other")
+    assert pretrained.seed_registry().aliases == ("champion", "other")
 
 
-def test_an_alias_moves(seeded):
+def test_new_alias_resolves_to_its_version(seeded):
     registry.set_alias(seeded.name, "spare", 1)
     assert registry.resolve("models:/emotion-detection@spare").number == 1
 
 
 @pytest.mark.parametrize(
-    "uri", ["models:/nobody@champion", "models:/emotion-detection@gone", "models:/emotion-detection/9"]
+    "uri", ["models:/unknown@champion", "models:/emotion-detection@gone", "models:/emotion-detection/9"]
 )
-def test_what_is_not_registered_is_named_with_the_remedy(seeded, uri):  # noqa: ARG001
-    with pytest.raises(InputError, match=rf"the registry has no {uri}: .*seed-registry"):
+def test_unregistered_model_raises_with_the_command_to_run(seeded, uri):  # noqa: ARG001
+    with pytest.raises(StoreError, match=rf"the registry does not contain {uri}: .*seed-registry"):
         registry.fetch(uri)
 
 
-@pytest.mark.parametrize("uri", ["models:/", "models:/only-a-name", "file.onnx", "models:/a@b/3"])
-def test_what_names_no_version_is_refused(uri):
-    with pytest.raises(InputError, match="write models:/name@alias or models:/name/number"):
-        registry.resolve(uri)
+def test_version_without_onnx_file_raises(seeded, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda _: str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match=r"\(version 1\) contains no ONNX file"):
+        registry.fetch(f"models:/{seeded.name}/1")
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("models:/emotion-detection@champion", ModelName("emotion-detection", alias="champion")),
+        ("models:/emotion-detection-custom-01ab/12", ModelName("emotion-detection-custom-01ab", version=12)),
+    ],
+)
+def test_model_uri_is_parsed(uri, name):
+    assert parse_model_uri(uri) == name
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "models:/",
+        "models:/only-a-name",
+        "models:/name@",
+        "models:/name/",
+        "models:/@alias",
+        "models:/name/latest",
+        "models:/a@b/3",
+        "models:/a/3@b",
+        "file.onnx",
+        "emotion-detection@champion",
+    ],
+)
+def test_invalid_model_uri_raises(uri):
+    with pytest.raises(UsageError, match="use models:/NAME@ALIAS or models:/NAME/NUMBER"):
+        parse_model_uri(uri)
 
 
 @pytest.mark.parametrize("kind", ["no database", "a folder"])
-def test_a_store_that_is_none_is_named_with_the_remedy(store, tmp_path, kind):  # noqa: ARG001
+def test_unusable_store_raises_with_the_fix(store, tmp_path, kind):  # noqa: ARG001
     path = tmp_path / "mlflow.db"
     path.unlink()
-    path.mkdir() if kind == "a folder" else path.write_text("nothing that SQLite would know")
-    with pytest.raises(InputError, match=r"mlflow\.db cannot be used as an MLflow store .*: move it away"):
+    path.mkdir() if kind == "a folder" else path.write_text("not a SQLite database")
+    with pytest.raises(StoreError, match=r"mlflow\.db cannot be used as an MLflow store .*: move it away"):
         registry.versions("emotion-detection")
-    with pytest.raises(InputError, match="cannot be used"):
-        pretrained.seed()
+    with pytest.raises(StoreError, match="cannot be used"):
+        pretrained.seed_registry()
 
 
-def test_a_server_that_is_away_is_named_with_the_remedy(monkeypatch):
+def test_unreachable_server_raises_with_the_fix(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as taken:  # bound, but nobody listens
-        taken.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as bound:  # without a listener
+        bound.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{bound.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(InputError, match=f"the MLflow store {uri} refused .*: mend or start it"):
+        with pytest.raises(StoreError, match=f"the MLflow store {uri} reported an error .*: fix or start the store"):
             registry.fetch(pretrained.CHAMPION)
 
 
-def test_an_unknown_name_has_no_versions(store):  # noqa: ARG001
-    assert registry.versions("nobody") == []
+def test_unknown_model_has_no_versions(store):  # noqa: ARG001
+    assert registry.versions("unknown") == []
 
 
-def test_two_who_seed_at_once_make_one_version_without_tensorflow(store, tmp_path):  # noqa: ARG001
-    def seed(_):
-        return subprocess.run([sys.executable, "-c", SEED], cwd=tmp_path, capture_output=True, text=True)
-
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(seed, range(2)))
-    assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
-    assert {result.stdout.strip().splitlines()[-1] for result in results} == {"emotion-detection version 1: champion"}
+@pytest.mark.slow
+def test_two_processes_create_the_store_and_register_one_version_without_tensorflow(store, tmp_path):  # noqa: ARG001
+    (tmp_path / "mlflow.db").unlink()
+    command = [sys.executable, "-c", SEED_IN_TWO_PROCESSES]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "Error" not in result.stderr
+    assert result.stdout.count("emotion-detection version 1: champion\n") == 2
     assert len(registry.versions("emotion-detection")) == 1
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(runs.EXPERIMENT)
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FINISHED"] * 3

@@ -1,10 +1,10 @@
-"""The pipeline's model, with all that is known of it, -> the folder that ships with the project."""
+"""Replace the shipped model by the model of the pipeline, with its metadata, scores, figures and model card."""
 
 import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,17 +14,18 @@ import numpy as np
 from cyclopts import Parameter
 
 from emotion_detection.atomic import atomic_output
-from emotion_detection.config import flatten, load_recipe
+from emotion_detection.config import load_recipe
 from emotion_detection.data.dataset import load
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError, ModelError, UsageError
 from emotion_detection.evaluation.model_card import model_card
+from emotion_detection.experiments.recipes import recipe_differences
 from emotion_detection.inference.classifier import EmotionClassifier
 
 DATASET = "fer2013"
 FIGURES = ("confusion_test.png", "reliability_test.png", "learning_curves.png")
 PREDICTIONS = "predictions_val.csv"
-SAME = 1e-3  # of a probability: the report has four digits, another CPU rounds otherwise
+PROBABILITY_TOLERANCE = 1e-3  # the report has four digits, and another CPU rounds differently
 
 
 @Parameter(name="*")
@@ -52,15 +53,12 @@ def release(paths: ReleasePaths) -> None:
     The model must be trained on FER-2013 with the named recipe, and the report must be this model's.
     """
     model = paths.model / "model.onnx"
-    papers = [paths.report / name for name in ("metrics.json", "classes.csv", *FIGURES)]
-    needed = (paths.faces, paths.data_report, paths.recipe, model, paths.report / PREDICTIONS, *papers)
-    for path in needed:
-        if not path.is_file():
-            raise InputError(f"{path} is not there: make repro writes what ships, recipes/ holds the recipes")
-    data = check_data(paths)
+    report_files = [paths.report / name for name in ("metrics.json", "classes.csv", *FIGURES)]
+    check_files([paths.faces, paths.data_report, paths.recipe, model, paths.report / PREDICTIONS, *report_files])
+    data = read_data_report(paths)
     run = json.loads((paths.model / "run.json").read_text())
     check_recipe(run, paths)
-    check(paths)
+    check_report(paths)
     run |= {
         "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "dataset": data["dataset"],
@@ -71,47 +69,55 @@ def release(paths: ReleasePaths) -> None:
     }
     with atomic_output(paths.pretrained) as folder:
         folder.mkdir()
-        for source in (model, *papers):
+        for source in (model, *report_files):
             shutil.copy(source, folder)
         (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
         write_card(folder)
-    print(f"{paths.pretrained}: run {run['run_id']}, made by {run['recipe']}")
+    print(f"{paths.pretrained}: run {run['run_id']}, trained with {run['recipe']}")
 
 
-def check_data(paths: ReleasePaths) -> dict[str, Any]:
-    """What the report of the data tells; InputError if it is not FER-2013."""
+def check_files(files: Iterable[Path]) -> None:
+    """Raise UsageError if a file does not exist."""
+    for path in files:
+        if not path.is_file():
+            raise UsageError(
+                f"{path} does not exist: run `make repro` to build the model, and choose RECIPE from recipes/"
+            )
+
+
+def read_data_report(paths: ReleasePaths) -> dict[str, Any]:
+    """Read the report of the prepare stage. Raises DataError if the data set is not FER-2013."""
     data: dict[str, Any] = json.loads(paths.data_report.read_text())
     if data["dataset"] != DATASET:
-        raise InputError(
-            f"{paths.model} learnt from {data['dataset']}; what ships learnt from {DATASET}: make data first"
+        raise DataError(
+            f"{paths.model} is trained on {data['dataset']}, but the shipped model must be trained on {DATASET}: "
+            "run `make data SOURCE=...` and `make repro`"
         )
     return data
 
 
 def check_recipe(run: Mapping[str, Any], paths: ReleasePaths) -> None:
-    """InputError unless the model was trained with every setting of the recipe."""
-    trained = flatten(run.get("train", {}))
-    for key, value in flatten(load_recipe(paths.recipe).get("train", {})).items():
-        if key not in trained or trained[key] != value:
-            raise InputError(
-                f"{paths.model} was not made by {paths.recipe}, which has train.{key} {value}, not "
-                f"{trained.get(key, 'unknown')}: name its recipe, or make adopt FROM={paths.recipe} and make repro"
-            )
-
-
-def check(paths: ReleasePaths) -> None:
-    """InputError unless the report's predictions on val are those that the model makes."""
-    made = EmotionClassifier(paths.model / "model.onnx").probabilities(load(paths.faces).of("val").images)
-    with (paths.report / PREDICTIONS).open(newline="") as stream:
-        told = np.array([[float(row[f"p_{emotion}"]) for emotion in EMOTIONS] for row in csv.DictReader(stream)])
-    if told.shape != made.shape or np.abs(told - made).max() > SAME:
-        raise InputError(
-            f"{paths.report} tells of another model than {paths.model}, or of other faces: make repro first"
+    """Raise ModelError if a setting of the recipe differs from the training."""
+    for difference in recipe_differences(load_recipe(paths.recipe).get("train", {}), run.get("train", {})):
+        raise ModelError(
+            f"{paths.model} is not trained with {paths.recipe}: train.{difference.key} is {difference.recipe} in the "
+            f"recipe and {difference.run} in the training. Set RECIPE to its recipe, or run "
+            f"`make adopt FROM={paths.recipe}` and `make repro`"
         )
 
 
+def check_report(paths: ReleasePaths) -> None:
+    """Raise ModelError if the report's predictions on val are not those of the model."""
+    expected = EmotionClassifier(paths.model / "model.onnx").probabilities(load(paths.faces).of("val").images)
+    with (paths.report / PREDICTIONS).open(newline="") as stream:
+        rows = [[float(row[f"p_{emotion}"]) for emotion in EMOTIONS] for row in csv.DictReader(stream)]
+    reported = np.array(rows)
+    if reported.shape != expected.shape or np.abs(reported - expected).max() > PROBABILITY_TOLERANCE:
+        raise ModelError(f"{paths.report} is the report of another model or of other faces: run `make repro`")
+
+
 def write_card(folder: Path) -> None:
-    """README.md of a shipped folder, from the other files in it."""
+    """Write README.md from the other files of the folder."""
     with (folder / "classes.csv").open(newline="") as stream:
         classes = list(csv.DictReader(stream))
     run, metrics = (json.loads((folder / name).read_text()) for name in ("run.json", "metrics.json"))

@@ -1,1 +1,1 @@
-"""How good a model is: metrics, calibration, figures and the model card."""
+"""Evaluation of a model: metrics, calibration, figures and the model card."""

@@ -1,31 +1,31 @@
-"""Temperature scaling: probabilities that mean what they say (Guo et al. 2017, arXiv 1706.04599)."""
+"""Temperature scaling: make the probabilities match the accuracy (Guo et al. 2017, arXiv 1706.04599)."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-LARGEST = 5.0  # and its inverse the smallest: a temperature beyond says that there is nothing to calibrate
-SMALLEST_PROBABILITY = 1e-12
+from emotion_detection.arrays import Labels, Probabilities
 
-Floats = NDArray[np.float32]
+MAX_TEMPERATURE = 5.0  # the minimum is its inverse; an optimum outside means that there is nothing to calibrate
+MIN_PROBABILITY = 1e-12
 
 
-def fit_temperature(probabilities: Floats, labels: NDArray[np.uint8]) -> float:
-    """The temperature, from 0.2 to 5, at which probabilities (n,7) fit labels int (n,) best: the least log loss.
+def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
+    """The temperature, from 0.2 to 5, that minimizes the log loss of the probabilities.
 
-    1 leaves them as they are, more makes them less sure. The predicted emotion is the same at any.
+    1 leaves the probabilities unchanged; a higher temperature makes them less confident. The predicted emotion never
+    changes.
     """
 
     def log_loss(log_temperature: float) -> float:
-        cooled = at_temperature(probabilities, np.exp(log_temperature))
-        return float(-np.log(np.maximum(cooled[np.arange(len(labels)), labels], SMALLEST_PROBABILITY)).mean())
+        scaled = at_temperature(probabilities, np.exp(log_temperature))
+        return float(-np.log(np.maximum(scaled[np.arange(len(labels)), labels], MIN_PROBABILITY)).mean())
 
-    bounds = (-np.log(LARGEST), np.log(LARGEST))
+    bounds = (-np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE))
     return float(np.exp(minimize_scalar(log_loss, bounds=bounds, method="bounded").x))
 
 
-def at_temperature(probabilities: Floats, temperature: float) -> Floats:
-    """softmax(logits / temperature), f32 (n,7), from probabilities = softmax(logits): over 1 is less sure."""
-    logits = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)) / temperature
+def at_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """Compute softmax(logits / temperature), float32 (n, 7), from probabilities = softmax(logits)."""
+    logits = np.log(np.maximum(probabilities, MIN_PROBABILITY)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How good a table of probabilities is: one Report with intervals, and its flat forms for files."""
+"""Scores of predicted probabilities with confidence intervals, and their flat forms for files."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,17 @@ Ints = NDArray[np.intp]
 
 CLASSES = len(EMOTIONS)
 BOOTSTRAP_DRAWS = 2000
-# Fixed, so that the same predictions always give the same report: an interval is a measurement, not a result.
+# Fixed, so that the same predictions always give the same intervals.
 BOOTSTRAP_SEED = 0
-SUM_TOLERANCE = 1e-3  # half precision on some accelerators; anything worse is not a softmax
+SUM_TOLERANCE = 1e-3  # enough for half precision on accelerators
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows by their top probability, in equal-width bins over (0, 1]; each array is (bins,).
+    """Rows binned by their highest probability, in equal-width bins over (0, 1]. Each array is (bins,).
 
-    counts int; confidence (mean top probability) and accuracy (share right) float, nan in an empty bin.
+    `confidence` is the mean highest probability of a bin and `accuracy` its share of correct predictions; both are
+    NaN in an empty bin.
     """
 
     counts: Ints
@@ -33,11 +34,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Report:
-    """The score of one split. Rates are fractions of 1, log_loss is in nats, low and high bound an interval.
+    """The scores of one split. Rates are between 0 and 1, log_loss is in nats, `_low` and `_high` bound an interval.
 
-    Per-class arrays are float (7,) in the order of EMOTIONS, support int (7,); confusion is int (7,7), its
-    rows the true emotions. A rate of 0/0 is nan: recall of an emotion without rows, precision of one that was
-    never predicted.
+    Arrays of the classes are (7,) in the order of EMOTIONS. `confusion` is (7, 7); its rows are the true emotions.
+    A rate of 0/0 is NaN: the recall of an emotion without rows, the precision of one that is never predicted.
     """
 
     rows: int
@@ -60,20 +60,21 @@ class Report:
 
 
 def evaluate(labels: ArrayLike, probabilities: ArrayLike, *, confidence: float, ece_bins: int) -> Report:
-    """Score probabilities (n,7) against labels int (n,); `confidence` is that of every interval, as in 0.95.
+    """Score probabilities (n, 7) against integer labels (n,).
 
-    ValueError when there are no rows, the shapes differ, or a row of probabilities is none.
+    `confidence` is the level of all intervals, such as 0.95. Raises ValueError if there are no rows, if the shapes
+    differ, or if a row does not contain probabilities.
     """
-    truth, table = _checked(labels, probabilities)
+    truth, table = _validated(labels, probabilities)
     confusion = _confusion(truth, table.argmax(axis=1))
-    right, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    accuracy_low, accuracy_high = _wilson(right.sum(), len(truth), confidence)
-    recall_bounds = np.array([_wilson(k, n, confidence) for k, n in zip(right, support, strict=True)])
+    correct, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    accuracy_low, accuracy_high = _wilson(correct.sum(), len(truth), confidence)
+    recall_bounds = np.array([_wilson(k, n, confidence) for k, n in zip(correct, support, strict=True)])
     macro_low, macro_high = _macro_f1_interval(confusion, confidence)
     bins = calibrate(truth, table, bins=ece_bins)
     return Report(
         rows=len(truth),
-        accuracy=float(right.sum() / len(truth)),
+        accuracy=float(correct.sum() / len(truth)),
         accuracy_low=accuracy_low,
         accuracy_high=accuracy_high,
         macro_f1=float(_mean(_f1(confusion))),
@@ -81,8 +82,8 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, *, confidence: float, 
         macro_f1_high=macro_high,
         log_loss=float(log_loss(truth, table, labels=range(CLASSES))),
         ece=_ece(bins),
-        precision=_ratio(right, predicted),
-        recall=_ratio(right, support),
+        precision=_ratio(correct, predicted),
+        recall=_ratio(correct, support),
         recall_low=recall_bounds[:, 0],
         recall_high=recall_bounds[:, 1],
         f1=_f1(confusion),
@@ -93,41 +94,41 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, *, confidence: float, 
 
 
 def macro_f1(labels: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean F1 over the emotions, of labels int (n,) and predicted int (n,); the same as Report.macro_f1.
+    """The mean F1 of the emotions, from integer labels and predictions (n,). Equal to Report.macro_f1.
 
-    An emotion that is predicted but has no rows, or the reverse, counts 0. One with neither was not measured
-    and is left out of the mean (scikit-learn's zero_division=nan): a perfect prediction is always 1.0.
-    ValueError when there are no rows, the shapes differ, or a label is none.
+    An emotion that is predicted but has no rows counts as 0, and vice versa. One with neither is left out of the mean
+    (scikit-learn's zero_division=nan), so a perfect prediction always scores 1. Raises ValueError if there are no
+    rows, if the shapes differ, or if a label is invalid.
     """
-    truth, guess = np.asarray(labels), np.asarray(predicted)
-    if truth.shape != guess.shape:
-        raise ValueError(f"labels and predicted differ in shape: {truth.shape} and {guess.shape}")
+    truth, prediction = np.asarray(labels), np.asarray(predicted)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"labels and predicted differ in shape: {truth.shape} and {prediction.shape}")
     _check_labels(truth)
-    _check_labels(guess)
-    return float(_mean(_f1(_confusion(truth, guess))))
+    _check_labels(prediction)
+    return float(_mean(_f1(_confusion(truth, prediction))))
 
 
 def calibrate(labels: ArrayLike, probabilities: ArrayLike, *, bins: int) -> Calibration:
-    """Confidence beside accuracy in `bins` equal-width bins ((m-1)/M, m/M], Guo et al. 2017, section 2."""
-    truth, table = _checked(labels, probabilities)
+    """Confidence and accuracy in `bins` equal-width bins ((m-1)/M, m/M], Guo et al. 2017, section 2."""
+    truth, table = _validated(labels, probabilities)
     if bins < 1:
-        raise ValueError(f"a calibration needs at least one bin, not {bins}")
+        raise ValueError(f"calibration needs at least one bin, not {bins}")
     top = table.max(axis=1)
-    place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    right = np.bincount(place, weights=table.argmax(axis=1) == truth, minlength=bins)
-    confidence = np.bincount(place, weights=top, minlength=bins)
-    return Calibration(counts, confidence=_ratio(confidence, counts), accuracy=_ratio(right, counts))
+    bin_of = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    correct = np.bincount(bin_of, weights=table.argmax(axis=1) == truth, minlength=bins)
+    confidence = np.bincount(bin_of, weights=top, minlength=bins)
+    return Calibration(counts, confidence=_ratio(confidence, counts), accuracy=_ratio(correct, counts))
 
 
-def headline(report: Report, split: str) -> dict[str, float]:
-    """The single numbers under flat keys, `val_accuracy` for split "val": the same in JSON, MLflow, DVC."""
+def scalar_metrics(report: Report, split: str) -> dict[str, float]:
+    """The scalar scores under flat keys such as val_accuracy, which JSON files, MLflow and DVC share."""
     names = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high")
     return {f"{split}_{name}": float(getattr(report, name)) for name in (*names, "log_loss", "ece", "rows")}
 
 
 def per_class(report: Report, split: str) -> list[dict[str, str | int | float]]:
-    """One row for each emotion, ready for csv.DictWriter."""
+    """The scores of the emotions, one row each, for csv.DictWriter."""
     rates = ("precision", "recall", "recall_low", "recall_high", "f1")
     rows = []
     for label, emotion in enumerate(EMOTIONS):
@@ -137,26 +138,26 @@ def per_class(report: Report, split: str) -> list[dict[str, str | int | float]]:
     return rows
 
 
-def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
+def _validated(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
     truth, table = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if truth.ndim != 1 or table.shape != (len(truth), CLASSES):
-        raise ValueError(f"labels must be (n,) and probabilities (n,{CLASSES}), not {truth.shape} and {table.shape}")
+        raise ValueError(f"labels must be (n,) and probabilities (n, {CLASSES}), not {truth.shape} and {table.shape}")
     _check_labels(truth)
-    wrong = ~(np.isclose(table.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE) & (table >= 0).all(axis=1))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(f"row {row} holds no probabilities: they must be >= 0 and sum to one, not {table[row]}")
-    # float32 sums miss one by 1e-7, which scikit-learn warns about in float64.
+    invalid = ~(np.isclose(table.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE) & (table >= 0).all(axis=1))
+    if invalid.any():
+        row = int(invalid.argmax())
+        raise ValueError(f"row {row} does not contain probabilities: they must be >= 0 and sum to 1, not {table[row]}")
+    # The sums of float32 rows differ from 1 by 1e-7, about which scikit-learn warns in float64.
     return truth.astype(np.intp), table / table.sum(axis=1, keepdims=True)
 
 
 def _check_labels(labels: NDArray[np.generic]) -> None:
     if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"there must be at least one row to score, as labels (n,), not {labels.shape}")
+        raise ValueError(f"labels must be (n,) with at least one row, not {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, not {labels.dtype}")
     if not np.isin(labels, range(CLASSES)).all():
-        raise ValueError(f"labels must lie in 0..{CLASSES - 1}, not {labels.min()}..{labels.max()}")
+        raise ValueError(f"labels must be in 0..{CLASSES - 1}, not {labels.min()}..{labels.max()}")
 
 
 def _confusion(labels: NDArray[np.generic], predicted: NDArray[np.generic]) -> Ints:
@@ -164,15 +165,16 @@ def _confusion(labels: NDArray[np.generic], predicted: NDArray[np.generic]) -> I
     return matrix
 
 
-def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Floats:
-    quotient = np.full(np.shape(whole), np.nan)
-    return np.divide(part, whole, out=quotient, where=np.asarray(whole) > 0)
+def _ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
+    """The quotient, NaN where the denominator is 0."""
+    quotient = np.full(np.shape(denominator), np.nan)
+    return np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
 
 
 def _f1(confusion: Ints) -> Floats:
-    """F1 (...,7) of confusions (...,7,7): 2 tp / (2 tp + fp + fn), van Rijsbergen 1979; nan where 0/0."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _ratio(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+    """F1 (..., 7) of confusion matrices (..., 7, 7): 2 tp / (2 tp + fp + fn), van Rijsbergen 1979; NaN for 0/0."""
+    true_positives = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _ratio(2 * true_positives, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
 def _mean(scores: Floats) -> Floats:
@@ -182,8 +184,8 @@ def _mean(scores: Floats) -> Floats:
 def _macro_f1_interval(confusion: Ints, confidence: float) -> tuple[float, float]:
     """Percentile bootstrap over rows (Efron 1979).
 
-    The confusion matrix of n rows drawn with replacement is exactly a multinomial draw of n from the matrix's
-    own shares, so 2,000 resamples cost milliseconds.
+    The confusion matrix of n rows drawn with replacement has exactly the multinomial distribution of n draws from the
+    cells of the original matrix, so 2,000 resamples take milliseconds.
     """
     rows = int(confusion.sum())
     draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(rows, confusion.ravel() / rows, BOOTSTRAP_DRAWS)
@@ -192,15 +194,15 @@ def _macro_f1_interval(confusion: Ints, confidence: float) -> tuple[float, float
     return float(low), float(high)
 
 
-def _wilson(hits: int, rows: int, confidence: float) -> tuple[float, float]:
-    """Wilson 1927: stays inside [0, 1] and keeps its coverage for small classes; nan without rows."""
+def _wilson(successes: int, rows: int, confidence: float) -> tuple[float, float]:
+    """Wilson score interval (1927): stays within [0, 1] and is accurate for small classes; NaN without rows."""
     if rows == 0:
         return float("nan"), float("nan")
-    interval = binomtest(int(hits), int(rows)).proportion_ci(confidence, method="wilson")
+    interval = binomtest(int(successes), int(rows)).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _ece(bins: Calibration) -> float:
-    """Expected calibration error, Guo et al. 2017, equation 3: the gap of each bin, weighted by its rows."""
+    """Expected calibration error, Guo et al. 2017, equation 3: the mean gap of the bins, weighted by their rows."""
     gaps = np.abs(bins.accuracy - bins.confidence)
     return float(np.nansum(gaps * bins.counts) / bins.counts.sum())

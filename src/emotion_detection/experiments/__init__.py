@@ -1,1 +1,1 @@
-"""Experiment tracking: MLflow runs, the model registry and where a run comes from."""
+"""Experiment tracking: MLflow runs, the model registry, recipes and provenance."""

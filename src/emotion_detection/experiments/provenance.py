@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit, the pinned data, the experiment, the machine."""
+"""Where a run comes from: the commit, the tracked data, the DVC experiment and the machine."""
 
 import os
 import platform
@@ -9,9 +9,9 @@ import yaml
 
 
 def provenance() -> dict[str, str]:
-    """Tags of the code and machine at work now; what cannot be told (no git, no experiment) is left out.
+    """Tags of the current code and machine; unknown ones (no git, no experiment) are left out.
 
-    dvc.lock does not count as a change: DVC itself rewrites it while the pipeline runs.
+    Changes to dvc.lock are ignored, because DVC rewrites it while the pipeline runs.
     """
     tags = {
         "git_commit": _git("rev-parse", "HEAD"),
@@ -32,5 +32,5 @@ def _git(*arguments: str) -> str:
 
 
 def pinned_md5(pin: Path) -> str:
-    """The md5 under which DVC keeps the raw data, from data.dvc."""
+    """The MD5 under which DVC stores the raw data, read from data.dvc."""
     return str(yaml.safe_load(pin.read_text())["outs"][0]["md5"])

@@ -1,5 +1,6 @@
-"""MLflow's model registry: versions of a model, the alias that moves between them, and the file behind a name."""
+"""MLflow's model registry: versions of a model, aliases such as "champion", and the model files."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,17 +12,27 @@ import onnx
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
 
-from emotion_detection.errors import InputError
+from emotion_detection.arrays import Probabilities
+from emotion_detection.errors import ModelError, StoreError, UsageError
 from emotion_detection.experiments.runs import connect, exclusive_store, translate_errors
 
-Pixels = NDArray[np.uint8]
-# What it takes to serve the file; without this list MLflow spends ten seconds guessing one.
+# The packages that serve the file. Without this list MLflow spends ten seconds guessing them.
 SERVING_PACKAGES = ["mlflow", "numpy", "onnx", "onnxruntime"]
+MODEL_URI = re.compile("models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What a models:/ URI names: a registered model and either an alias or a version number."""
+
+    name: str
+    alias: str | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version: its tags name data set, scores, run and commit (stages.register)."""
+    """A registered version. Its tags hold the data set, scores, run and commit (see stages.register)."""
 
     name: str
     number: int
@@ -31,17 +42,26 @@ class Version:
     created: datetime  # in UTC
 
 
+def parse_model_uri(uri: str) -> ModelName:
+    """Parse models:/NAME@ALIAS or models:/NAME/NUMBER. Raises UsageError for anything else."""
+    match = MODEL_URI.fullmatch(uri)
+    if match is None:
+        raise UsageError(f"{uri} does not name a registered model: use models:/NAME@ALIAS or models:/NAME/NUMBER")
+    return ModelName(match["name"], match["alias"], int(match["version"]) if match["version"] else None)
+
+
 def register(
     model: Path,
     name: str,
     *,
-    example: Pixels,
-    probabilities: NDArray[np.float32],
+    example: NDArray[np.uint8],
+    probabilities: Probabilities,
     tags: Mapping[str, str],
 ) -> int:
-    """Log the ONNX file in the open run and register it as a version of `name`; returns the version's number.
+    """Log the ONNX file in the active run, register it as a version of `name`, and return the version's number.
 
-    example u8 (n,48,48,1) and its probabilities f32 (n,7) give the signature; tags go to model and version.
+    The signature is inferred from `example`, uint8 (n, 48, 48, 1), and its probabilities. The tags are set on the
+    logged model and on the version.
     """
     with translate_errors():
         logged = mlflow.onnx.log_model(
@@ -56,35 +76,35 @@ def register(
         return int(mlflow.register_model(logged.model_uri, name, tags=dict(tags)).version)
 
 
-def challenge(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
-    """Move the alias to the version if it beats the alias's holder; returns whether it did, and why.
+def promote_if_better(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
+    """Move the alias to the version if it is better than the current holder; return whether it was, and why.
 
-    Compared are the tags val_macro_f1, and only between versions whose tags name the same data set. Of several at
-    a time on one sqlite store, each is compared with the winner of those before.
+    The tags val_macro_f1 are compared, and only if both versions were trained on the same data set. A SQLite store is
+    locked meanwhile, so that versions that are registered at the same time are compared one after another.
     """
     with exclusive_store(), translate_errors():
         client = mlflow.MlflowClient()
         holder = client.get_registered_model(name).aliases.get(alias)
-        challenger = client.get_model_version(name, str(version)).tags
-        tags = client.get_model_version(name, holder).tags if holder else None
-        wins, reason = _verdict(challenger, tags, min_gain)
-        if wins:
+        candidate_tags = client.get_model_version(name, str(version)).tags
+        holder_tags = client.get_model_version(name, holder).tags if holder else None
+        promoted, reason = _compare(candidate_tags, holder_tags, min_gain)
+        if promoted:
             client.set_registered_model_alias(name, alias, str(version))
-    return wins, reason
+    return promoted, reason
 
 
-def _verdict(challenger: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
+def _compare(candidate: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
     if holder is None:
-        return True, "there was none before"
-    if holder.get("dataset") != challenger["dataset"]:
-        return False, f"the present one learnt from {holder.get('dataset')}: scores do not compare"
-    score, best = float(challenger["val_macro_f1"]), float(holder["val_macro_f1"])
+        return True, "there was no champion before"
+    if holder.get("dataset") != candidate["dataset"]:
+        return False, f"the champion was trained on {holder.get('dataset')}, so the scores cannot be compared"
+    score, best = float(candidate["val_macro_f1"]), float(holder["val_macro_f1"])
     verb = "beats" if score >= best + min_gain else "does not beat"
     return score >= best + min_gain, f"val_macro_f1 {score:.4f} {verb} {best:.4f} by {min_gain:g}"
 
 
 def versions(name: str) -> list[Version]:
-    """All versions of a model, the newest first; none if there is no such model."""
+    """All versions of a model, newest first; empty if the model does not exist."""
     connect()
     with translate_errors():
         client = mlflow.MlflowClient()
@@ -92,48 +112,42 @@ def versions(name: str) -> list[Version]:
         for model in client.search_registered_models(f"name = '{name}'"):
             for alias, number in model.aliases.items():
                 aliases.setdefault(str(number), []).append(alias)
-        found = client.search_model_versions(f"name = '{name}'")
-    ordered = sorted(found, key=lambda version: -int(version.version))
-    return [_version(version, tuple(sorted(aliases.get(str(version.version), ())))) for version in ordered]
+        stored = client.search_model_versions(f"name = '{name}'")
+    newest_first = sorted(stored, key=lambda version: -int(version.version))
+    return [_version(version, tuple(sorted(aliases.get(str(version.version), ())))) for version in newest_first]
 
 
 def resolve(uri: str) -> Version:
-    """The version that models:/name@alias or models:/name/number stands for now; InputError if there is none."""
-    name, alias, number = _parts(uri)
-    found = [one for one in versions(name) if alias in one.aliases or str(one.number) == number]
-    if not found:
-        raise InputError(
-            f"the registry has no {uri}: `emotion-detection seed-registry` puts the model that ships into an empty one"
-        )
-    return found[0]
+    """The version that a models:/ URI stands for now. Raises StoreError if the registry does not have it."""
+    model = parse_model_uri(uri)
+    for version in versions(model.name):
+        if model.alias in version.aliases or model.version == version.number:
+            return version
+    raise StoreError(
+        f"the registry does not contain {uri}: run `emotion-detection seed-registry` to register the shipped model"
+    )
 
 
 def fetch(uri: str) -> Path:
-    """The ONNX file behind models:/name@alias or models:/name/number; a server's is downloaded, a local one stays."""
+    """The ONNX file of a models:/ URI. It is downloaded from a server; a local file is not copied."""
     version = resolve(uri)
     with translate_errors():
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.number}"))
     files = sorted(folder.rglob("*.onnx"))
     if not files:
-        raise InputError(f"{uri} is version {version.number}, which holds no ONNX file: register one of this project")
+        raise ModelError(
+            f"{uri} (version {version.number}) contains no ONNX file: use a model that this project has registered"
+        )
     return files[0]
 
 
 def set_alias(name: str, alias: str, number: int) -> None:
-    """Move the alias to a version; InputError if the store refuses."""
+    """Move the alias to a version. Raises StoreError if the store does not accept it."""
     connect()
     with translate_errors():
         mlflow.MlflowClient().set_registered_model_alias(name, alias, str(number))
 
 
-def _parts(uri: str) -> tuple[str, str | None, str | None]:
-    name, _, number = uri.removeprefix("models:/").partition("/")
-    name, _, alias = name.partition("@")
-    if not uri.startswith("models:/") or not name or bool(alias) == bool(number):
-        raise InputError(f"{uri} is no model of a registry: write models:/name@alias or models:/name/number")
-    return name, alias or None, number or None
-
-
-def _version(found: mlflow.entities.model_registry.ModelVersion, aliases: tuple[str, ...]) -> Version:
-    created = datetime.fromtimestamp(found.creation_timestamp / 1000, timezone.utc)
-    return Version(found.name, int(found.version), aliases, found.run_id or None, dict(found.tags), created)
+def _version(stored: mlflow.entities.model_registry.ModelVersion, aliases: tuple[str, ...]) -> Version:
+    created = datetime.fromtimestamp(stored.creation_timestamp / 1000, timezone.utc)
+    return Version(stored.name, int(stored.version), aliases, stored.run_id or None, dict(stored.tags), created)

@@ -1,4 +1,4 @@
-"""The model that ships with the project: where it lies, what it is called, and how a registry gets it."""
+"""The shipped model: its files, its name in the registry, and how to register it."""
 
 import json
 from pathlib import Path
@@ -17,20 +17,23 @@ MODEL = FOLDER / "model.onnx"
 MODEL_NAME = "emotion-detection"
 ALIAS = "champion"
 CHAMPION = f"models:/{MODEL_NAME}@{ALIAS}"
+RUN_TAGS = ("dataset", "dataset_digest", "dvc_md5", "run_id", "recipe")
+SCORE_TAGS = ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")
 
 
-def seed() -> "Version":
-    """Give a registry that has no champion the shipped model, with its scores, as one; returns the champion.
+def seed_registry() -> "Version":
+    """Register the shipped model as champion if the registry has no champion; return the champion.
 
-    Its scores, papers and figures lie in a run named `pretrained`. InputError if the store does not answer.
+    The scores, the metadata and the figures are logged in a run named `pretrained`. Raises StoreError if the store
+    does not respond.
     """
-    from emotion_detection.experiments import registry, runs  # MLflow takes seconds to load: only who asks for it waits
+    from emotion_detection.experiments import registry, runs  # MLflow takes seconds to import
 
-    with runs.exclusive_store():  # two demos that start together
+    with runs.exclusive_store():  # two demos may start at the same time
         for version in registry.versions(MODEL_NAME):
             if ALIAS in version.aliases:
                 return version
-        with runs.run(name="pretrained", tags={"pretrained": "true"}) as run:
+        with runs.start_run(name="pretrained", tags={"pretrained": "true"}) as run:
             run.log_scores(_metadata()[1], history=[{}])
             run.log_folder(FOLDER, "pretrained")
             number = registry.register(
@@ -38,25 +41,23 @@ def seed() -> "Version":
                 MODEL_NAME,
                 example=np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8),
                 probabilities=EmotionClassifier(MODEL).probabilities(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8)),
-                tags=_tags(),
+                tags=_version_tags(),
             )
         registry.set_alias(MODEL_NAME, ALIAS, number)
     return registry.resolve(CHAMPION)
 
 
-def _tags() -> dict[str, str]:
-    """What a version of the register stage says of itself, from the papers of the shipped model."""
+def _version_tags() -> dict[str, str]:
+    """The tags that the register stage sets, from the metadata of the shipped model."""
     run, metrics = _metadata()
-    told = ("dataset", "dataset_digest", "dvc_md5", "run_id", "recipe")
-    scores = ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")
     return {
         "labels": ",".join(EMOTIONS),
-        **{key: str(run[key]) for key in told},
-        **{key: f"{metrics[key]:.6f}" for key in scores},
+        **{key: str(run[key]) for key in RUN_TAGS},
+        **{key: f"{metrics[key]:.6f}" for key in SCORE_TAGS},
     }
 
 
 def _metadata() -> tuple[dict[str, str | float], dict[str, float]]:
-    """What run.json and metrics.json say."""
+    """The contents of run.json and metrics.json."""
     run, metrics = (json.loads((FOLDER / name).read_text()) for name in ("run.json", "metrics.json"))
     return run, metrics

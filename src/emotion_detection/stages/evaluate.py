@@ -1,4 +1,4 @@
-"""The exported model, scored on every split that it has not learnt from: numbers, predictions, figures."""
+"""Evaluate the exported model on val and test: metrics, predictions and figures."""
 
 import csv
 import json
@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from cyclopts import Parameter
-from numpy.typing import NDArray
 
+from emotion_detection.arrays import Probabilities
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
 from emotion_detection.config import Evaluate, load_params
@@ -17,12 +16,12 @@ from emotion_detection.data.dataset import Faces, load
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.evaluation import figures, metrics
 from emotion_detection.evaluation.calibration import at_temperature
-from emotion_detection.evaluation.detector_crops import redetect
+from emotion_detection.evaluation.detector_crops import detect_pasted_faces
 from emotion_detection.experiments import runs
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.inference.detector import HaarDetector
 
-Scored = dict[str, tuple[Faces, NDArray[np.float32]]]  # split -> its faces and their probabilities (n,7)
+Predictions = dict[str, tuple[Faces, Probabilities]]  # split -> its faces and their probabilities
 Reports = dict[str, metrics.Report]  # split -> its scores
 
 
@@ -42,110 +41,125 @@ class EvaluatePaths:
 
 
 def evaluate(paths: EvaluatePaths) -> None:
-    """Score model.onnx, the file that ships, with onnxruntime; the test split is looked at here and nowhere else."""
+    """Score model.onnx with onnxruntime. No other stage uses the test split."""
     params = load_params(paths.params).evaluate
     faces = load(paths.faces)
     history = read_history(paths.model / "history.csv")
     run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
-    with runs.run(run_id) as run:
+    with runs.start_run(run_id) as run:
         classifier = EmotionClassifier(paths.model / "model.onnx")
-        scored = score(faces, classifier)
-        reports, raw = judged(scored, params), judged(uncalibrated(scored, classifier.temperature), params)
-        headline = {key: value for name, one in reports.items() for key, value in metrics.headline(one, name).items()}
-        headline |= {f"{name}_ece_uncalibrated": one.ece for name, one in raw.items()}
-        headline |= {"temperature": classifier.temperature}
-        headline |= mirrored(faces, classifier, params) | detected(faces.of("test"), scored["test"][1], classifier)
+        predictions = predict_splits(faces, classifier)
+        reports = compute_reports(predictions, params)
+        raw_reports = compute_reports(undo_calibration(predictions, classifier.temperature), params)
+        scores = collect_scores(reports, raw_reports) | {"temperature": classifier.temperature}
+        scores |= mirror_scores(faces, classifier, params)
+        scores |= detector_scores(faces.of("test"), predictions["test"][1], classifier)
         with atomic_output(paths.report) as folder:
-            write(folder, scored, reports, headline)
-        run.log_scores(headline, history)
-        # Only now, with model and scores safe: the original lost fifty epochs to a plot that failed.
-        draw(paths.report, scored, reports, raw)
+            write_report(folder, predictions, reports, scores)
+        run.log_scores(scores, history)
+        # The figures come last, so that an error while drawing loses neither the model nor the scores.
+        draw_figures(paths.report, predictions, reports, raw_reports)
         figures.learning_curves(history, paths.report / "learning_curves.png")
         run.log_folder(paths.report, "report")
-    for name in reports:
-        print(summary(headline, name))
+    for split in reports:
+        print(summary(scores, split))
 
 
-def score(faces: Faces, classifier: EmotionClassifier) -> Scored:
-    """Faces and probabilities of each scored split; test_clean are the test rows without a copy in training."""
-    scored = {split: (faces.of(split), classifier.probabilities(faces.of(split).images)) for split in ("val", "test")}
-    test, probabilities = scored["test"]
+def predict_splits(faces: Faces, classifier: EmotionClassifier) -> Predictions:
+    """The probabilities of val, test and test_clean, the test faces that have no copy in the training split."""
+    predictions = {
+        split: (faces.of(split), classifier.probabilities(faces.of(split).images)) for split in ("val", "test")
+    }
+    test, probabilities = predictions["test"]
     if not test.copied.all():
-        scored["test_clean"] = (test[~test.copied], probabilities[~test.copied])
-    return scored
+        predictions["test_clean"] = (test[~test.copied], probabilities[~test.copied])
+    return predictions
 
 
-def judged(scored: Scored, params: Evaluate) -> Reports:
-    return {name: metrics.evaluate(part.labels, p, **params.model_dump()) for name, (part, p) in scored.items()}
-
-
-def uncalibrated(scored: Scored, temperature: float) -> Scored:
-    """What the network would say without its temperature."""
-    return {name: (part, at_temperature(p, 1 / temperature)) for name, (part, p) in scored.items()}
-
-
-def mirrored(faces: Faces, classifier: EmotionClassifier, params: Evaluate) -> dict[str, float]:
-    """Accuracy, with interval, when a face and its mirror image are averaged: twice the time."""
-    numbers = {}
-    for split in ("val", "test"):
-        part = faces.of(split)
-        one = metrics.evaluate(part.labels, mirror_averaged(classifier, part.images), **params.model_dump())
-        for end in ("", "_low", "_high"):
-            numbers[f"{split}_flip_accuracy{end}"] = float(getattr(one, f"accuracy{end}"))
-    return numbers
-
-
-def detected(test: Faces, probabilities: NDArray[np.float32], classifier: EmotionClassifier) -> dict[str, float]:
-    """Accuracy on faces that the detector found in larger pictures and cropped, beside that on their own crops."""
-    found, (crops,) = redetect(test.images, HaarDetector(), seed=0)
-    if not found.any():
-        return {"test_detected_share": 0.0}
-    labels = test.labels[found]
+def compute_reports(predictions: Predictions, params: Evaluate) -> Reports:
     return {
-        "test_detected_share": float(found.mean()),
-        "test_detected_accuracy": float((classifier.probabilities(crops).argmax(1) == labels).mean()),
-        "test_detected_plain_accuracy": float((probabilities[found].argmax(1) == labels).mean()),
+        split: metrics.evaluate(faces.labels, probabilities, **params.model_dump())
+        for split, (faces, probabilities) in predictions.items()
     }
 
 
-def write(folder: Path, scored: Scored, reports: Reports, headline: dict[str, float]) -> None:
+def undo_calibration(predictions: Predictions, temperature: float) -> Predictions:
+    """The probabilities that the network returns without its temperature."""
+    return {
+        split: (faces, at_temperature(probabilities, 1 / temperature))
+        for split, (faces, probabilities) in predictions.items()
+    }
+
+
+def collect_scores(reports: Reports, raw_reports: Reports) -> dict[str, float]:
+    """The scalar scores of all splits, and their ECE before calibration."""
+    scores: dict[str, float] = {}
+    for split, report in reports.items():
+        scores |= metrics.scalar_metrics(report, split)
+    return scores | {f"{split}_ece_uncalibrated": report.ece for split, report in raw_reports.items()}
+
+
+def mirror_scores(faces: Faces, classifier: EmotionClassifier, params: Evaluate) -> dict[str, float]:
+    """The accuracy and its interval if the probabilities of a face and its mirror image are averaged."""
+    scores = {}
+    for split in ("val", "test"):
+        part = faces.of(split)
+        report = metrics.evaluate(part.labels, mirror_averaged(classifier, part.images), **params.model_dump())
+        for end in ("", "_low", "_high"):
+            scores[f"{split}_flip_accuracy{end}"] = float(getattr(report, f"accuracy{end}"))
+    return scores
+
+
+def detector_scores(test: Faces, probabilities: Probabilities, classifier: EmotionClassifier) -> dict[str, float]:
+    """The accuracy on the detector's crops of pasted faces, and on the original crops of the same faces."""
+    detected, (crops,) = detect_pasted_faces(test.images, HaarDetector(), seed=0)
+    if not detected.any():
+        return {"test_detected_share": 0.0}
+    labels = test.labels[detected]
+    return {
+        "test_detected_share": float(detected.mean()),
+        "test_detected_accuracy": float((classifier.probabilities(crops).argmax(1) == labels).mean()),
+        "test_detected_plain_accuracy": float((probabilities[detected].argmax(1) == labels).mean()),
+    }
+
+
+def write_report(folder: Path, predictions: Predictions, reports: Reports, scores: dict[str, float]) -> None:
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps(headline, indent=2) + "\n")
-    write_rows(
-        folder / "classes.csv", [row for name, report in reports.items() for row in metrics.per_class(report, name)]
+    (folder / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    write_csv(
+        folder / "classes.csv", [row for split, report in reports.items() for row in metrics.per_class(report, split)]
     )
     for split in ("val", "test"):
-        write_rows(folder / f"predictions_{split}.csv", predictions(*scored[split]))
+        write_csv(folder / f"predictions_{split}.csv", prediction_rows(*predictions[split]))
 
 
-def draw(folder: Path, scored: Scored, reports: Reports, raw: Reports) -> None:
-    for name, report in reports.items():
+def draw_figures(folder: Path, predictions: Predictions, reports: Reports, raw_reports: Reports) -> None:
+    for split, report in reports.items():
         interval = f"{report.accuracy:.1%} [{report.accuracy_low:.1%}, {report.accuracy_high:.1%}]"
-        title = f"{name}: accuracy {interval}, macro-F1 {report.macro_f1:.3f}"
-        figures.confusion_matrix(report, folder / f"confusion_{name}.png", title=title)
-        figures.per_class_scores(report, folder / f"classes_{name}.png", title=title)
-        figures.reliability(report, folder / f"reliability_{name}.png", title=name, raw=raw[name])
+        title = f"{split}: accuracy {interval}, macro-F1 {report.macro_f1:.3f}"
+        figures.confusion_matrix(report, folder / f"confusion_{split}.png", title=title)
+        figures.per_class_scores(report, folder / f"classes_{split}.png", title=title)
+        figures.reliability(report, folder / f"reliability_{split}.png", title=split, raw=raw_reports[split])
     for split in ("val", "test"):
-        figures.mistakes(*scored[split], path=folder / f"mistakes_{split}.png")
+        figures.mistakes(*predictions[split], path=folder / f"mistakes_{split}.png")
 
 
-def predictions(faces: Faces, probabilities: NDArray[np.float32]) -> Iterator[dict[str, object]]:
+def prediction_rows(faces: Faces, probabilities: Probabilities) -> Iterator[dict[str, object]]:
     for label, copied, row in zip(faces.labels, faces.copied, probabilities, strict=True):
-        named = {f"p_{emotion}": f"{p:.4f}" for emotion, p in zip(EMOTIONS, row, strict=True)}
         yield {
             "emotion": EMOTIONS[label],
             "predicted": EMOTIONS[row.argmax()],
             "copied": int(copied),
-            **named,
+            **{f"p_{emotion}": f"{p:.4f}" for emotion, p in zip(EMOTIONS, row, strict=True)},
         }
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    listed = list(rows)
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    records = list(rows)
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(listed[0]), lineterminator="\n")
+        writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(listed)
+        writer.writerows(records)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -153,13 +167,14 @@ def read_history(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def summary(headline: dict[str, float], split: str) -> str:
-    accuracy, low, high = (100 * headline[f"{split}_accuracy{end}"] for end in ("", "_low", "_high"))
-    rows, f1, ece = (headline[f"{split}_{name}"] for name in ("rows", "macro_f1", "ece"))
-    told = f"{split:10} accuracy {accuracy:.1f} % [{low:.1f}, {high:.1f}]"
-    if f"{split}_flip_accuracy" in headline:
-        told += f", {100 * headline[f'{split}_flip_accuracy']:.1f} % with the mirror image"
-    return f"{told}, macro-F1 {f1:.3f}, ECE {ece:.3f}, {rows:.0f} faces"
+def summary(scores: dict[str, float], split: str) -> str:
+    """The scores of a split in a line."""
+    accuracy, low, high = (100 * scores[f"{split}_accuracy{end}"] for end in ("", "_low", "_high"))
+    rows, f1, ece = (scores[f"{split}_{name}"] for name in ("rows", "macro_f1", "ece"))
+    line = f"{split:10} accuracy {accuracy:.1f} % [{low:.1f}, {high:.1f}]"
+    if f"{split}_flip_accuracy" in scores:
+        line += f", {100 * scores[f'{split}_flip_accuracy']:.1f} % averaged with the mirror image"
+    return f"{line}, macro-F1 {f1:.3f}, ECE {ece:.3f}, {rows:.0f} faces"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scored model -> a version in MLflow's registry; the alias moves to it if it is the best on val."""
+"""Register the model in MLflow's registry, and move the alias to it if it is the best on val."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import MODEL_NAME
 from emotion_detection.synthetic.sample import draw_faces
 
-DATASET = "fer2013"  # whose model bears the bare name; every other data set's name is appended
+DATASET = "fer2013"  # its model is registered as MODEL_NAME; the names of other models end with their data set
 
 
 @Parameter(name="*")
@@ -37,32 +37,32 @@ class RegisterPaths:
 
 
 def register(paths: RegisterPaths) -> None:
-    """Register model.onnx under its data set's name and let it challenge the champion of the same data set."""
+    """Register model.onnx, and move the alias to it if it is better than the champion of the same data set."""
     params = load_params(paths.params).register_
     data = json.loads(paths.data_report.read_text())
     run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
     metrics = json.loads((paths.report / "metrics.json").read_text())
     name = MODEL_NAME if data["dataset"] == DATASET else f"{MODEL_NAME}-{data['dataset']}"
-    # A drawn face, so that no person's picture travels with the model.
+    # Drawn faces, so that the model does not contain images of people.
     example = draw_faces(per_class=1, seed=0)[0]
-    with runs.run(run_id) as run:
+    with runs.start_run(run_id) as run:
         version = registry.register(
             paths.model / "model.onnx",
             name,
             example=example[..., np.newaxis],
             probabilities=EmotionClassifier(paths.model / "model.onnx").probabilities(example),
-            tags=describe(data, metrics, run),
+            tags=version_tags(data, metrics, run),
         )
-        promoted, reason = registry.challenge(name, version, alias=params.alias, min_gain=params.min_gain)
-    outcome = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
-    with atomic_output(paths.registered) as written:
-        written.write_text(json.dumps(outcome, indent=2) + "\n")
+        promoted, reason = registry.promote_if_better(name, version, alias=params.alias, min_gain=params.min_gain)
+    result = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
+    with atomic_output(paths.registered) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}")
 
 
-def describe(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> dict[str, str]:
-    """The version's tags: what it is, what it learnt from, by which code, how good it is."""
-    trained = run.tags
+def version_tags(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> dict[str, str]:
+    """The tags of the version: its labels, data set, run, commit and scores."""
+    run_tags = run.tags
     scores = {key: f"{metrics[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
     return {
         "labels": ",".join(EMOTIONS),
@@ -70,7 +70,7 @@ def describe(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> 
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
         "run_id": run.id,
-        **{key: trained[key] for key in ("git_commit", "git_dirty") if key in trained},
+        **{key: run_tags[key] for key in ("git_commit", "git_dirty") if key in run_tags},
         **scores,
     }
 
