@@ -1,4 +1,4 @@
-"""The command line, whole: real pictures, videos and faults in, tables, films, figures and one sentence out."""
+"""The predict command reads pictures and videos and writes tables, annotations and figures, or reports one error."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,25 +18,26 @@ from tests.support.paths import ROOT
 from tests.support.videos import write_video
 
 from emotion_detection import cli
+from emotion_detection.commands.predict import annotated_names
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.inference.annotate import save
+from emotion_detection.inference.annotate import save_image
 from emotion_detection.inference.media import Video, open_video, read_image
 from emotion_detection.inference.table import COLUMNS
 from emotion_detection.synthetic.sample import draw_frame
 
-# Drawn people whom the cascade finds: seeds of draw_frame.
+# Drawn people whose faces the cascade detects: seeds of draw_frame.
 PAIR = draw_frame(["happy", "neutral"], np.random.default_rng(6), width_px=640, height_px=320)[0]
 ONE = draw_frame(["happy"], np.random.default_rng(0), width_px=320, height_px=240)[0]
 EMPTY = np.full((240, 320, 3), 90, np.uint8)
 
 
 def swaying(count, frame=PAIR):
-    """A camera that shakes a little."""
+    """Frames of a camera that shakes a little."""
     return (np.roll(frame, round(3 * np.sin(number / 5)), axis=1) for number in range(count))
 
 
 def run(*arguments):
-    """The exit status."""
+    """Run the command and return its exit status."""
     try:
         cli.main(["predict", *map(str, arguments)])
     except SystemExit as end:
@@ -43,7 +45,7 @@ def run(*arguments):
     return 0
 
 
-def told(capsys):
+def only_error(capsys):
     """The only line on stderr, which is an error."""
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
@@ -57,7 +59,7 @@ def read(path):
 
 @pytest.fixture
 def photo(tmp_path):
-    save(PAIR, tmp_path / "in" / "photo.png")
+    save_image(PAIR, tmp_path / "in" / "photo.png")
     return tmp_path / "in" / "photo.png"
 
 
@@ -66,16 +68,16 @@ def clip(tmp_path):
     return write_video(tmp_path / "clip.mp4", swaying(20), fps=20)
 
 
-def test_a_picture_is_printed(photo, tmp_path, capsys):
+def test_readings_of_a_picture_are_printed(photo, tmp_path, capsys):
     assert run(photo) == 0
     *faces, last = capsys.readouterr().out.splitlines()
     assert len(faces) == 2
     assert all(line.split()[0].rstrip("?") in EMOTIONS and line.endswith(" px") for line in faces)
     assert last.startswith("1 picture, 2 faces: ")
-    assert [file.name for file in tmp_path.iterdir()] == ["in"]  # nothing is written unasked
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]  # no output was requested
 
 
-def test_the_largest_face_alone_can_be_read(photo, tmp_path, capsys):
+def test_only_the_largest_face_is_read(photo, tmp_path, capsys):
     assert run(photo, "--faces", "largest", "--out", tmp_path / "r.csv") == 0
     assert capsys.readouterr().out.startswith("1 picture, 1 face: ")
     (row,) = read(tmp_path / "r.csv")
@@ -83,18 +85,18 @@ def test_the_largest_face_alone_can_be_read(photo, tmp_path, capsys):
     assert int(row["width"]) > 180
 
 
-def test_a_picture_without_a_face_is_no_error(tmp_path, capsys):
-    save(EMPTY, tmp_path / "wall.png")
-    save(EMPTY[:1, :1], tmp_path / "dot.png")
+def test_picture_without_faces_is_not_an_error(tmp_path, capsys):
+    save_image(EMPTY, tmp_path / "wall.png")
+    save_image(EMPTY[:1, :1], tmp_path / "dot.png")
     assert run(tmp_path, "--out", tmp_path / "r.json", "--figure", tmp_path / "f.png") == 0
     assert capsys.readouterr().out == "2 pictures, 0 faces\n"
     assert json.loads((tmp_path / "r.json").read_text()) == []
 
 
-def test_the_good_pictures_of_a_folder_are_done_and_the_bad_told(photo, tmp_path, capfd):
+def test_unreadable_pictures_of_a_folder_are_reported(photo, tmp_path, capfd):
     folder = photo.parent
-    save(ONE, folder / "b" / "one.jpg")
-    save(ONE, folder / "z.tif")
+    save_image(ONE, folder / "b" / "one.jpg")
+    save_image(ONE, folder / "z.tif")
     (folder / "b" / "text.jpg").write_text("no picture")
     (folder / "empty.png").touch()
     (folder / "half.jpg").write_bytes((folder / "b" / "one.jpg").read_bytes()[:2000])
@@ -114,12 +116,53 @@ def test_the_good_pictures_of_a_folder_are_done_and_the_bad_told(photo, tmp_path
     assert cv2.imread(str(figure)) is not None
 
 
-def test_drawn_pictures_may_lie_below_their_own_folder(photo):
+def test_annotated_pictures_may_be_in_a_subfolder_of_the_source(photo):
     assert run(photo.parent, "--annotate", photo.parent / "drawn") == 0
     assert len(list(photo.parent.rglob("*.png"))) == 2
 
 
-def test_people_in_a_video_keep_their_numbers(clip, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.webp", "a.webp.png"],
+        ["a.webp.png", "a.webp", "a.webp-2.png"],
+        ["a.JPG", "a.jpg", "a-2.jpg"],
+        ["a.jfif", "A.JFIF", "b/a.jfif"],
+        ["a.bmp", "a.BMP", "a.bmp.PNG"],
+        ["a.gif", "a.gif.png/b.png"],
+        ["a.tif", "A.TIF.PNG/b.png", "a.tif.png/c.png"],
+    ],
+)
+def test_annotated_pictures_have_different_names(names):
+    names = [Path(name) for name in names]
+    outputs = annotated_names(names)
+    assert len({str(output).casefold() for output in outputs}) == len(names)
+    assert dict(zip(names[::-1], annotated_names(names[::-1]), strict=True)).keys() == set(names)
+    folders = {str(folder).casefold() for output in outputs for folder in output.parents}
+    assert not folders & {str(output).casefold() for output in outputs}
+    for name, output in zip(names, outputs, strict=True):
+        assert output.parent == name.parent
+        assert output.suffix.lower() == (name.suffix.lower() if name.suffix.lower() in (".jpg", ".jfif") else ".png")
+
+
+def test_annotated_picture_keeps_its_name_or_gets_a_number():
+    names = [Path(name) for name in ("a.webp", "a.webp.png", "b.jpg", "B.JPG", "c.tif")]
+    outputs = [str(name) for name in annotated_names(names)]
+    assert outputs == ["a.webp-2.png", "a.webp.png", "b.jpg", "B-2.JPG", "c.tif.png"]
+
+
+def test_pictures_with_colliding_names_are_all_annotated(photo, tmp_path):
+    folder = photo.parent
+    for name in ("a.webp.png", "a.webp", "b.jpg", "b.JPG"):
+        save_image(EMPTY if "JPG" in name or name == "a.webp" else ONE, folder / name)
+    assert run(folder, "--annotate", tmp_path / "drawn") == 0
+    output_names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert output_names == {"a.webp-2.png", "a.webp.png", "b.JPG", "b-2.jpg", "photo.png"}
+    assert (read_image(tmp_path / "drawn" / "a.webp-2.png") == 90).all()
+    assert (read_image(tmp_path / "drawn" / "a.webp.png") != 90).any()
+
+
+def test_people_in_a_video_keep_their_tracks(clip, tmp_path, capsys):
     out, drawn, figure = (tmp_path / name for name in ("r.csv", "drawn.mp4", "timeline.png"))
     assert run(clip, "--out", out, "--annotate", drawn, "--figure", figure) == 0
     assert capsys.readouterr().out.startswith("20 frames, 40 faces: ")
@@ -140,18 +183,18 @@ def test_people_in_a_video_keep_their_numbers(clip, tmp_path, capsys):
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
     peaks = []
-    for count in (10, 110):
+    for count in (5, 35):
         video = write_video(tmp_path / f"{count}.mp4", swaying(count, ONE))
         outputs = ("--out", tmp_path / f"{count}.parquet", "--annotate", tmp_path / f"drawn{count}.mp4")
         tracemalloc.start()
         assert run(video, *outputs, "--figure", tmp_path / f"{count}.png") == 0
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 10 * ONE.nbytes  # of 100 frames
+    assert peaks[1] - peaks[0] < 10 * ONE.nbytes  # of 30 frames
 
 
 class Interrupted(Video):
-    """Sends Ctrl-C to this process with its fourth frame."""
+    """Sends Ctrl-C to this process before its fourth frame."""
 
     def __iter__(self):
         for number, moment in enumerate(super().__iter__()):
@@ -160,7 +203,7 @@ class Interrupted(Video):
             yield moment
 
 
-def instead(monkeypatch, video, path, *, live):
+def replace_video(monkeypatch, video, path, *, live):
     @contextmanager
     def opened(_):
         capture = cv2.VideoCapture(str(path))
@@ -172,14 +215,14 @@ def instead(monkeypatch, video, path, *, live):
 
 @pytest.fixture
 def ctrl_c():
-    """Python's own answer to Ctrl-C; a shell that starts tests in the background has it ignored."""
+    """Python's handler of Ctrl-C. In a background process of a shell, Ctrl-C is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
-    instead(monkeypatch, Interrupted, clip, live=True)
+def test_ctrl_c_ends_a_camera_and_keeps_the_readings(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
+    replace_video(monkeypatch, Interrupted, clip, live=True)
     before = signal.getsignal(signal.SIGINT)
     outputs = ("--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.webm", "--figure", tmp_path / "t.png")
     assert run("camera:0", *outputs) == 0
@@ -190,35 +233,35 @@ def test_ctrl_c_ends_a_camera_and_keeps_what_was_read(clip, tmp_path, monkeypatc
         assert list(video)
 
 
-def test_ctrl_c_elsewhere_leaves_nothing_behind(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
-    instead(monkeypatch, Interrupted, clip, live=False)
+def test_ctrl_c_during_a_video_leaves_no_files(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
+    replace_video(monkeypatch, Interrupted, clip, live=False)
     assert run(clip, "--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.mp4") == 130
     assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
     assert list(tmp_path.iterdir()) == [clip]
 
 
-def test_a_camera_that_falls_silent_costs_nothing_that_was_read(clip, tmp_path, monkeypatch, capsys):
-    instead(monkeypatch, Video, clip, live=True)
+def test_readings_are_kept_when_a_camera_stops(clip, tmp_path, monkeypatch, capsys):
+    replace_video(monkeypatch, Video, clip, live=True)
     assert run("camera:0", "--out", tmp_path / "r.csv") == 1
-    assert "camera:0 sends no more frames" in told(capsys)
+    assert "camera:0 sends no more frames" in only_error(capsys)
     assert len(read(tmp_path / "r.csv")) == 40
 
 
-def test_a_video_that_is_cut_short_costs_nothing_that_was_read(tmp_path, capfd):
+def test_readings_of_a_truncated_video_are_kept(tmp_path, capfd):
     path = write_video(tmp_path / "v.avi", swaying(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert run(path, "--out", tmp_path / "r.csv") == 1
-    assert "is cut short" in told(capfd)
+    assert "is truncated" in only_error(capfd)
     assert len(read(tmp_path / "r.csv")) >= 6
 
 
-def test_what_exists_is_not_overwritten(photo, tmp_path, capsys):
+def test_existing_outputs_are_not_overwritten(photo, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     for name in ("r.csv", "full/notes.txt", "f.png"):
         (tmp_path / name).write_text("mine")
     for option, name in (("--out", "r.csv"), ("--annotate", "full"), ("--figure", "f.png")):
         assert run(photo, option, tmp_path / name) == 1
-        assert "is there already" in told(capsys)
+        assert "already exists" in only_error(capsys)
     assert {(tmp_path / name).read_text() for name in ("r.csv", "full/notes.txt", "f.png")} == {"mine"}
     (tmp_path / "empty").mkdir()
     assert run(photo, "--annotate", tmp_path / "empty") == 0
@@ -226,28 +269,28 @@ def test_what_exists_is_not_overwritten(photo, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "sentence"),
+    ("source", "options", "message"),
     [
-        ("in", ["--annotate", "a.mp4"], "go into a folder"),
-        ("in", ["--annotate", "a.png"], "go into a folder"),
-        ("in", ["--figure", "f.jpg"], "does not end in .png"),
-        ("in", ["--out", "r.xlsx"], "ends in none of .csv"),
+        ("in", ["--annotate", "a.mp4"], "pictures are written to a folder"),
+        ("in", ["--annotate", "a.png"], "pictures are written to a folder"),
+        ("in", ["--figure", "f.jpg"], "is not a .png file"),
+        ("in", ["--out", "r.xlsx"], "use one of the suffixes .csv"),
         ("in", ["--out", "in/photo.png/r.csv"], "cannot be written"),
         ("in", ["--model", "absent.onnx"], "absent.onnx"),
         ("in", ["--model", "in/photo.png"], "photo.png"),
         ("in", ["--detector", "absent.onnx"], "absent.onnx"),
-        ("clip.mp4", ["--annotate", "folder"], "neither .mp4"),
+        ("clip.mp4", ["--annotate", "folder"], "is not an .mp4"),
         ("absent.jpg", [], "does not exist"),
-        ("none", [], "holds no picture"),
-        ("text.jpg", [], "no picture that can be read"),
-        ("text.txt", [], "neither a picture nor a video"),
-        ("empty.mp4", [], "no video that can be read"),
-        ("text.mp4", [], "no video that can be read"),
+        ("none", [], "contains no images"),
+        ("text.jpg", [], "not a readable image"),
+        ("text.txt", [], "not a known image or video format"),
+        ("empty.mp4", [], "not a readable video"),
+        ("text.mp4", [], "not a readable video"),
         ("camera:99", [], "connect the camera"),
-        ("camera:", [], "write camera:0"),
+        ("camera:", [], "use camera:0"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_leaves_nothing(source, options, sentence, photo, clip, monkeypatch, capfd):
+def test_mistake_is_one_error_and_leaves_no_files(source, options, message, photo, clip, monkeypatch, capfd):
     monkeypatch.chdir(clip.parent)
     folder = clip.parent
     (folder / "none").mkdir()
@@ -255,51 +298,63 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(source, options, sent
     for name in ("text.jpg", "text.txt", "text.mp4"):
         (folder / name).write_text("a line of text\n" * 999)
     before = sorted(folder.rglob("*"))
-    asked = [source, *options] if "--out" in options else [source, *options, "--out", "r.csv"]
-    assert run(*asked) == 1
-    assert sentence in told(capfd)
+    outputs = [] if "--out" in options else ["--out", "r.csv"]
+    assert run(source, *options, *outputs) == 1
+    assert message in only_error(capfd)
     assert sorted(folder.rglob("*")) == before
     assert photo.exists()
 
 
-def test_a_missing_matplotlib_is_told(photo, tmp_path, monkeypatch, capsys):
+def test_missing_matplotlib_is_reported(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in ("plotting.style", "inference.timeline"):  # other tests may have imported them
         monkeypatch.delitem(sys.modules, f"emotion_detection.{name}", raising=False)
     monkeypatch.delattr("emotion_detection.inference.timeline", raising=False)
     assert run(photo, "--out", tmp_path / "r.csv", "--figure", tmp_path / "f.png") == 1
-    assert "pip install 'emotion-detection[train]'" in told(capsys)
+    assert "pip install matplotlib" in only_error(capsys)
     assert not (tmp_path / "r.csv").exists()
 
 
-def test_reading_needs_no_training_library(photo):
+def test_no_training_library_is_loaded(photo):
     code = "import sys; from emotion_detection.cli import main; main(['predict', *sys.argv[1:]]); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, photo], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.splitlines()[-1].split())
+    process = subprocess.run([sys.executable, "-c", code, photo], capture_output=True, text=True, check=True)
+    loaded = set(process.stdout.splitlines()[-1].split())
     assert "onnxruntime" in loaded
     assert not loaded & {"tensorflow", "keras", "mlflow", "matplotlib", "pyarrow", "sklearn", "scipy", "pydantic"}
 
 
-def test_the_module_is_a_command(photo):
-    command = [sys.executable, "-m", "emotion_detection.predict"]
-    done = subprocess.run([*command, photo], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].startswith("1 picture, 2 faces: ")
-    assert done.stderr == ""
-    assert "--annotate" in subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+def test_module_is_a_command(photo):
+    process = subprocess.run(
+        [sys.executable, "-m", "emotion_detection.predict", photo], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1].startswith("1 picture, 2 faces: ")
+    assert process.stderr == ""
 
 
-def test_what_the_readme_shows_works(tmp_path):
+def test_help_lists_the_options(capsys):
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--out", "--annotate", "--figure", "--model", "--detector", "--faces"))
+    assert "a-2.png" in text
+    assert "models:/NAME@ALIAS" in text
+
+
+def test_examples_of_the_readme_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     readme = (ROOT / "README.md").read_text()
-    commands = re.findall(r"^python -m (emotion_detection\.predict .*)$", readme, re.MULTILINE)
-    (snippet,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    save(PAIR, tmp_path / "holiday" / "photo.png")
-    save(PAIR, tmp_path / "group.jpg")
+    pattern = r"^(?:python -m emotion_detection\.predict|emotion-detection predict) (.*)$"
+    commands = re.findall(pattern, readme, re.MULTILINE)
+    snippets = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    save_image(PAIR, tmp_path / "holiday" / "photo.png")
+    save_image(PAIR, tmp_path / "group.jpg")
     write_video(tmp_path / "film.mp4", swaying(12))
     assert len(commands) == 2
-    for words in (*([*["-m"], *command.split()] for command in commands), ["-c", snippet]):
-        result = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout
-        for path in tmp_path.glob("readings.*"):
-            path.unlink()
+    for command in commands:
+        assert run(*command.split()) == 0
+        assert capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} >= {"drawn", "film.webm", "timeline.png"}
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})
+        output = capsys.readouterr().out
+        assert any(emotion in output for emotion in EMOTIONS)

@@ -1,4 +1,4 @@
-"""Videos: people keep their number, their readings are steady but not late, and nobody is taken for another."""
+"""People keep their tracks, their readings are smoothed without delay, and different people are not confused."""
 
 import math
 from itertools import pairwise
@@ -7,29 +7,28 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion_detection.evaluation.detector_crops import background, paste, redetect
+from emotion_detection.evaluation.detector_crops import draw_background, paste_face
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.detector import HaarDetector
 from emotion_detection.inference.face_tracker import FORGET_S, SCAN_EVERY_S, SMOOTHING_S, FaceTracker
 from emotion_detection.inference.reading import Box
 from emotion_detection.inference.recognizer import Recognizer
-from emotion_detection.synthetic.sample import draw_faces
 
 RATE = 25  # frames a second
 
 
-class Scripted(EmotionClassifier):
-    """A classifier that says what the test tells it, a row of probabilities for each face of a call."""
+class FixedClassifier(EmotionClassifier):
+    """Returns the same probabilities for every face."""
 
     def __init__(self):
-        self.says = np.full(7, 1 / 7, np.float32)
+        self.fixed = np.full(7, 1 / 7, np.float32)
 
     def probabilities(self, faces):
-        return np.tile(self.says, (len(faces), 1))
+        return np.tile(self.fixed, (len(faces), 1))
 
 
-class Counting(HaarDetector):
-    """The real detector, which also counts how often it is asked to search a whole frame."""
+class CountingDetector(HaarDetector):
+    """Counts how often the complete frame is searched."""
 
     scans = 0
 
@@ -38,126 +37,122 @@ class Counting(HaarDetector):
         return super().detect(gray, smallest_px=smallest_px, largest_px=largest_px)
 
 
-@pytest.fixture(scope="module")
-def known():
-    images, _ = draw_faces(per_class=6, seed=1)
-    found, _ = redetect(images, HaarDetector(), seed=0)
-    return images[found]
-
-
 @pytest.fixture
 def recognizer():
-    return Recognizer(Scripted(), Counting())
+    return Recognizer(FixedClassifier(), CountingDetector())
 
 
-def sure_of(label, by=0.9):
-    row = np.full(7, (1 - by) / 6, np.float32)
-    row[label] = by
+def probabilities_of(label, confidence=0.9):
+    row = np.full(7, (1 - confidence) / 6, np.float32)
+    row[label] = confidence
     return row
 
 
 def frame(*pasted):
-    canvas = background(300, 480, np.random.default_rng(5))
+    canvas = draw_background(300, 480, np.random.default_rng(5))
     for face, (left, top) in pasted:
-        paste(canvas, face, Box(left, top, 110, 110))
+        paste_face(canvas, face, Box(left, top, 110, 110))
     return np.repeat(canvas[..., np.newaxis], 3, axis=2)
 
 
-def test_people_keep_their_numbers_while_they_move(recognizer, known):
-    follower = FaceTracker(recognizer)
-    seen = []
+def test_moving_people_keep_their_tracks(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    tracks_of_frames = []
     for number in range(40):
         drift = round(20 * math.sin(number / 8))
-        readings = follower.recognize(
-            frame((known[0], (60 + drift, 90)), (known[1], (300 - drift, 100))), number / RATE
+        readings = tracker.recognize(
+            frame((drawn_faces[0], (60 + drift, 90)), (drawn_faces[1], (300 - drift, 100))), number / RATE
         )
-        seen.append(tuple(reading.track for reading in readings))
-    assert seen.count((1, 2)) >= 36
-    assert {track for tracks in seen for track in tracks} == {1, 2}
+        tracks_of_frames.append(tuple(reading.track for reading in readings))
+    assert tracks_of_frames.count((1, 2)) >= 36
+    assert {track for tracks in tracks_of_frames for track in tracks} == {1, 2}
 
 
-def test_between_scans_only_the_neighbourhood_is_searched(recognizer, known):
-    follower = FaceTracker(recognizer)
-    picture = frame((known[0], (180, 90)))
+def test_only_surroundings_are_searched_between_scans(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    picture = frame((drawn_faces[0], (180, 90)))
     for number in range(50):
-        assert len(follower.recognize(picture, number / RATE)) == 1
+        assert len(tracker.recognize(picture, number / RATE)) == 1
     assert recognizer.detector.scans == math.ceil(50 / RATE / SCAN_EVERY_S)
 
 
-def test_a_newcomer_is_seen_at_the_next_scan(recognizer, known):
-    follower = FaceTracker(recognizer)
-    follower.recognize(frame((known[0], (40, 90))), 0.0)
-    both = frame((known[0], (40, 90)), (known[1], (300, 90)))
-    counts = [len(follower.recognize(both, number / RATE)) for number in range(1, 2 + round(SCAN_EVERY_S * RATE))]
+def test_new_face_is_detected_by_the_next_scan(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    tracker.recognize(frame((drawn_faces[0], (40, 90))), 0.0)
+    both = frame((drawn_faces[0], (40, 90)), (drawn_faces[1], (300, 90)))
+    counts = [len(tracker.recognize(both, number / RATE)) for number in range(1, 2 + round(SCAN_EVERY_S * RATE))]
     assert counts[0] == 1
     assert counts[-1] == 2
 
 
-def test_smoothing_cuts_flips(known):
-    """A face whose reading alternates between two emotions at random, a bit more often the one."""
+def test_smoothing_reduces_flips(drawn_faces):
+    """The network alternates at random between two emotions for the same face; 70 % are the first one."""
     rng = np.random.default_rng(0)
     noise = rng.random(75) < 0.3
+    picture = frame((drawn_faces[0], (180, 90)))
     flips = {}
     for smoothing in (0.0, SMOOTHING_S):
-        classifier = Scripted()
+        classifier = FixedClassifier()
         recognizer = Recognizer(classifier, HaarDetector())
-        follower = FaceTracker(recognizer, smoothing_s=smoothing)
-        told = []
-        for number, other in enumerate(noise):
-            classifier.says = sure_of(4 if other else 3)
-            told += [reading.emotion for reading in follower.recognize(frame((known[0], (180, 90))), number / RATE)]
-        flips[smoothing] = sum(before != after for before, after in pairwise(told))
+        tracker = FaceTracker(recognizer, smoothing_s=smoothing)
+        emotions = []
+        for number, second in enumerate(noise):
+            classifier.fixed = probabilities_of(4 if second else 3)
+            emotions += [reading.emotion for reading in tracker.recognize(picture, number / RATE)]
+        flips[smoothing] = sum(before != after for before, after in pairwise(emotions))
     assert flips[SMOOTHING_S] < flips[0.0] / 4
 
 
-def test_smoothing_is_not_late(recognizer, known):
-    follower = FaceTracker(recognizer)
-    picture = frame((known[0], (180, 90)))
-    recognizer.classifier.says = sure_of(3)
+def test_smoothing_delays_a_change_by_less_than_half_a_second(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    picture = frame((drawn_faces[0], (180, 90)))
+    recognizer.classifier.fixed = probabilities_of(3)
     for number in range(25):
-        follower.recognize(picture, number / RATE)
-    recognizer.classifier.says = sure_of(5)
-    late = next(n for n in range(25) if follower.recognize(picture, (25 + n) / RATE)[0].emotion == "surprise")
-    assert late / RATE <= 0.4
+        tracker.recognize(picture, number / RATE)
+    recognizer.classifier.fixed = probabilities_of(5)
+    delay = next(n for n in range(25) if tracker.recognize(picture, (25 + n) / RATE)[0].emotion == "surprise")
+    assert delay / RATE <= 0.4
 
 
-def test_another_person_in_the_same_place_is_another_person(recognizer, known):
-    small = [cv2.resize(face, (12, 12), interpolation=cv2.INTER_AREA).ravel().astype(float) for face in known]
-    unlike = int(np.argmin([np.corrcoef(small[0], other)[0, 1] for other in small]))
-    follower = FaceTracker(recognizer)
-    recognizer.classifier.says = sure_of(3)
+def test_different_person_in_the_same_place_gets_a_new_track(recognizer, drawn_faces):
+    small = [cv2.resize(face, (12, 12), interpolation=cv2.INTER_AREA).ravel().astype(float) for face in drawn_faces]
+    unlike = int(np.argmin([np.corrcoef(small[0], face)[0, 1] for face in small]))
+    tracker = FaceTracker(recognizer)
+    recognizer.classifier.fixed = probabilities_of(3)
     for number in range(10):
-        follower.recognize(frame((known[0], (180, 90))), number / RATE)
-    recognizer.classifier.says = sure_of(5)
-    (fresh,) = follower.recognize(frame((known[unlike], (180, 90))), 10 / RATE)
+        tracker.recognize(frame((drawn_faces[0], (180, 90))), number / RATE)
+    recognizer.classifier.fixed = probabilities_of(5)
+    (fresh,) = tracker.recognize(frame((drawn_faces[unlike], (180, 90))), 10 / RATE)
     assert fresh.track == 2
-    assert fresh.probabilities[5] == pytest.approx(0.9)  # nothing of the other one's happiness
+    assert fresh.probabilities[5] == pytest.approx(0.9)  # not smoothed with the first person
 
 
-def test_a_person_who_comes_back_late_is_a_new_one(recognizer, known):
-    follower = FaceTracker(recognizer)
-    there, gone = frame((known[0], (180, 90))), frame()
-    follower.recognize(there, 0.0)
-    assert follower.recognize(gone, 0.6) == []
-    assert follower.recognize(gone, 0.6 + FORGET_S) == []
-    (reading,) = follower.recognize(there, 5.0)
+def test_person_who_returns_late_gets_a_new_track(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    present, absent = frame((drawn_faces[0], (180, 90))), frame()
+    tracker.recognize(present, 0.0)
+    assert tracker.recognize(absent, 0.6) == []
+    assert tracker.recognize(absent, 0.6 + FORGET_S) == []
+    (reading,) = tracker.recognize(present, 5.0)
     assert reading.track == 2
 
 
-def test_nothing_is_kept_of_those_who_left(recognizer, known):
-    follower = FaceTracker(recognizer)
-    for number in range(30):
-        follower.recognize(frame((known[number % 3], (20 + 11 * number, 90))) if number % 2 else frame(), number * 1.5)
-    assert len(follower._tracks) <= 1
+def test_people_who_left_are_forgotten(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    for number in range(12):
+        tracker.recognize(
+            frame((drawn_faces[number % 3], (20 + 25 * number, 90))) if number % 2 else frame(), number * 1.5
+        )
+    assert len(tracker._tracks) <= 1
 
 
-def test_a_clock_that_runs_backwards_starts_anew(recognizer, known):
-    follower = FaceTracker(recognizer)
-    picture = frame((known[0], (180, 90)))
-    follower.recognize(picture, 100.0)
-    assert len(follower.recognize(picture, 0.0)) == 1
+def test_time_may_jump_back(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    picture = frame((drawn_faces[0], (180, 90)))
+    tracker.recognize(picture, 100.0)
+    assert len(tracker.recognize(picture, 0.0)) == 1
 
 
-def test_the_largest_alone(known):
-    follower = FaceTracker(Recognizer(Scripted(), HaarDetector(), faces="largest"))
-    assert len(follower.recognize(frame((known[0], (40, 90)), (known[1], (300, 90))), 0.0)) == 1
+def test_only_the_largest_face_is_tracked(drawn_faces):
+    tracker = FaceTracker(Recognizer(FixedClassifier(), HaarDetector(), faces="largest"))
+    assert len(tracker.recognize(frame((drawn_faces[0], (40, 90)), (drawn_faces[1], (300, 90))), 0.0)) == 1

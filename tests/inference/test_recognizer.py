@@ -1,16 +1,16 @@
-"""Stills: every face read, alone or in company, by the same network as in training."""
+"""Faces in images are detected, cropped and classified independently of each other."""
+
+import sys
 
 import numpy as np
 import pytest
 from tests.support.paths import PRETRAINED
 
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import InputError
-from emotion_detection.evaluation.detector_crops import redetect, scene
+from emotion_detection.errors import ModelError
+from emotion_detection.evaluation.detector_crops import draw_scene
 from emotion_detection.inference.detector import HaarDetector, to_gray, to_model_input
-from emotion_detection.inference.reading import UNSURE_BELOW, Box, Reading
 from emotion_detection.inference.recognizer import Recognizer
-from emotion_detection.synthetic.sample import draw_faces
 
 
 @pytest.fixture(scope="module")
@@ -19,20 +19,18 @@ def recognizer():
 
 
 @pytest.fixture(scope="module")
-def frame(recognizer):
-    """Three drawn faces of different sizes in an RGB frame."""
-    images, _ = draw_faces(per_class=4, seed=1)
-    found, _ = redetect(images, recognizer.detector, seed=0)
+def frame(recognizer, drawn_faces):
+    """An RGB frame with three drawn faces of different sizes, all of which are detected."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        gray, truth = scene(list(images[found][:3]), height=480, width=640, sides_px=(90, 170), rng=rng)
+        gray, true_boxes = draw_scene(drawn_faces[:3], height=480, width=640, sides_px=(90, 170), rng=rng)
         boxes = recognizer.detector.detect(gray)
-        if len(boxes) == 3 and all(max(box.overlap(one) for one in truth) > 0.4 for box in boxes):
+        if len(boxes) == 3 and all(max(box.overlap(true_box) for true_box in true_boxes) > 0.4 for box in boxes):
             return np.repeat(gray[..., np.newaxis], 3, axis=2)
-    raise AssertionError("no scene in which all three drawn faces are found")
+    raise AssertionError("no scene in which all three faces are detected")
 
 
-def test_every_face_gets_a_reading(recognizer, frame):
+def test_every_face_has_a_reading(recognizer, frame):
     readings = recognizer.recognize(frame)
     assert len(readings) == 3
     assert [reading.box.left for reading in readings] == sorted(reading.box.left for reading in readings)
@@ -43,57 +41,54 @@ def test_every_face_gets_a_reading(recognizer, frame):
         assert reading.track is None
 
 
-def test_a_face_is_read_the_same_alone_and_in_company(recognizer, frame):
+def test_reading_does_not_depend_on_other_faces(recognizer, frame):
     gray = to_gray(frame)
-    together = recognizer.recognize(frame)
-    for reading in together:
-        (exclusive_store,) = recognizer.read(gray, [reading.box])
-        np.testing.assert_allclose(exclusive_store.probabilities, reading.probabilities, atol=1e-6)
+    for reading in recognizer.recognize(frame):
+        (single,) = recognizer.read(gray, [reading.box])
+        np.testing.assert_allclose(single.probabilities, reading.probabilities, atol=1e-6)
 
 
-def test_a_reading_is_what_the_network_says_of_the_crop(recognizer, frame):
+def test_reading_is_the_output_of_the_network_for_the_crop(recognizer, frame):
     readings = recognizer.recognize(frame)
     crops = to_model_input(to_gray(frame), [reading.box for reading in readings])
-    told = recognizer.classifier.probabilities(crops)
-    np.testing.assert_allclose([reading.probabilities for reading in readings], told, atol=1e-6)
+    expected = recognizer.classifier.probabilities(crops)
+    np.testing.assert_allclose([reading.probabilities for reading in readings], expected, atol=1e-6)
 
 
-def test_one_call_of_the_network_a_frame(recognizer, frame, monkeypatch):
+def test_network_is_called_once_per_frame(recognizer, frame, monkeypatch):
     calls = []
-    told = recognizer.classifier.probabilities
+    original = recognizer.classifier.probabilities
 
-    def counted(faces):
+    def count_faces(faces):
         calls.append(len(faces))
-        return told(faces)
+        return original(faces)
 
-    monkeypatch.setattr(recognizer.classifier, "probabilities", counted)
+    monkeypatch.setattr(recognizer.classifier, "probabilities", count_faces)
     recognizer.recognize(frame)
     assert calls == [3]
 
 
-def test_the_largest_face_alone(recognizer, frame):
-    one = Recognizer(recognizer.classifier, recognizer.detector, faces="largest").recognize(frame)
-    every = recognizer.recognize(frame)
-    assert [reading.box for reading in one] == [max((r.box for r in every), key=lambda box: box.width)]
+def test_only_the_largest_face_is_read(recognizer, frame):
+    (largest,) = Recognizer(recognizer.classifier, recognizer.detector, faces="largest").recognize(frame)
+    boxes = [reading.box for reading in recognizer.recognize(frame)]
+    assert largest.box == max(boxes, key=lambda box: box.width)
 
 
-def test_without_a_face_there_is_no_reading(recognizer):
+def test_image_without_faces_has_no_readings(recognizer):
     for shape in ((120, 160, 3), (1, 1, 3), (3, 1000, 3)):
         assert recognizer.recognize(np.full(shape, 100, np.uint8)) == []
 
 
-def test_unsure_is_below_the_threshold():
-    def unsure(top):
-        rest = (1 - top) / 6
-        return Reading(Box(0, 0, 1, 1), np.array([top] + [rest] * 6, np.float32)).unsure
-
-    assert unsure(UNSURE_BELOW - 0.01)
-    assert not unsure(UNSURE_BELOW + 0.01)
+def test_model_is_loaded_from_a_path(frame, tmp_path):
+    recognizer = Recognizer.load(PRETRAINED / "model.onnx", detector=HaarDetector(), faces="largest")
+    assert len(recognizer.recognize(frame)) == 1
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        Recognizer.load(tmp_path / "absent.onnx")
 
 
-def test_a_model_is_loaded_from_a_path(frame, tmp_path):
-    shipped = PRETRAINED / "model.onnx"
-    other = Recognizer.load(shipped, detector=HaarDetector(), faces="largest")
-    assert len(other.recognize(frame)) == 1
-    with pytest.raises(InputError, match=r"gone\.onnx"):
-        Recognizer.load(tmp_path / "gone.onnx")
+def test_missing_mlflow_is_reported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "emotion_detection.experiments.registry", raising=False)
+    monkeypatch.delattr("emotion_detection.experiments.registry", raising=False)
+    with pytest.raises(ModelError, match="models:/a@b needs the package mlflow: pip install mlflow"):
+        Recognizer.load("models:/a@b")

@@ -1,4 +1,4 @@
-"""A table holds each reading once, in every form alike, and is whole or not there."""
+"""Every table format contains the same rows, and a table is either complete or absent."""
 
 import csv
 import json
@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import UsageError
 from emotion_detection.inference.reading import Box, Reading
-from emotion_detection.inference.table import COLUMNS, GROUP, PROBABILITIES, Tally, rows, table
+from emotion_detection.inference.table import COLUMNS, PROBABILITIES, ROW_GROUP, Tally, rows, table
 
 SUFFIXES = (".csv", ".json", ".parquet")
 
@@ -35,7 +35,7 @@ def as_csv(row):
 
 
 def read(path):
-    """The rows of a table in any of its forms, a csv's as they were before they became text."""
+    """The rows of a table; those of a csv contain text."""
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
     if path.suffix == ".parquet":
@@ -51,7 +51,7 @@ def written(path, *parts):
     return read(path)
 
 
-def test_a_row_tells_all_of_a_reading():
+def test_row_contains_all_values_of_a_reading():
     row = VIDEO[3]
     assert tuple(row) == COLUMNS
     assert (row["source"], row["frame"], row["time_s"], row["track"]) == ("v.mp4", 1, 0.033, 2)
@@ -62,20 +62,20 @@ def test_a_row_tells_all_of_a_reading():
     assert (still["frame"], still["time_s"], still["track"], still["unsure"]) == (None, None, None, True)
 
 
-def test_a_table_is_csv(tmp_path):
+def test_rows_are_written_as_csv(tmp_path):
     assert written(tmp_path / "t.csv", STILL, VIDEO) == [as_csv(row) for row in STILL + VIDEO]
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
 
 
-def test_a_table_is_json(tmp_path):
+def test_rows_are_written_as_json(tmp_path):
     assert written(tmp_path / "t.json", STILL, VIDEO) == STILL + VIDEO
     assert len((tmp_path / "t.json").read_text(encoding="utf-8").splitlines()) == len(STILL + VIDEO) + 2
 
 
-def test_a_table_is_parquet(tmp_path):
-    found = written(tmp_path / "t.parquet", STILL, VIDEO)
-    assert [tuple(row) for row in found] == [COLUMNS] * 12
-    for row, expected in zip(found, STILL + VIDEO, strict=True):
+def test_rows_are_written_as_parquet(tmp_path):
+    table_rows = written(tmp_path / "t.parquet", STILL, VIDEO)
+    assert [tuple(row) for row in table_rows] == [COLUMNS] * 12
+    for row, expected in zip(table_rows, STILL + VIDEO, strict=True):
         assert row == {
             key: pytest.approx(value, abs=1e-6) if key in PROBABILITIES or key == "confidence" else value
             for key, value in expected.items()
@@ -83,14 +83,14 @@ def test_a_table_is_parquet(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_table_without_rows_has_its_form(suffix, tmp_path):
+def test_empty_table_is_valid(suffix, tmp_path):
     assert written(tmp_path / f"t{suffix}", [], []) == []
     if suffix == ".parquet":
         assert tuple(pq.read_schema(tmp_path / "t.parquet").names) == COLUMNS
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_table_is_whole_or_not_there(suffix, tmp_path):
+def test_failure_leaves_no_table(suffix, tmp_path):
     path = tmp_path / f"t{suffix}"
 
     def fail():
@@ -104,56 +104,59 @@ def test_a_table_is_whole_or_not_there(suffix, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_are_not_gathered_but_written(tmp_path):
+def test_rows_are_not_kept_in_memory(tmp_path):
     with table(tmp_path / "t.parquet") as write:
-        for _ in range(3 * GROUP // len(VIDEO)):
+        for _ in range(3 * ROW_GROUP // len(VIDEO)):
             write(VIDEO)
-    found = pq.ParquetFile(tmp_path / "t.parquet").metadata
-    assert found.num_rows == 3 * GROUP // len(VIDEO) * len(VIDEO)
-    assert found.num_row_groups >= 3
+    metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert metadata.num_rows == 3 * ROW_GROUP // len(VIDEO) * len(VIDEO)
+    assert metadata.num_row_groups >= 3
     with table(tmp_path / "t.csv") as write:
-        for _ in range(3 * GROUP // len(VIDEO)):
+        for _ in range(3 * ROW_GROUP // len(VIDEO)):
             write(VIDEO)
         assert (tmp_path / "unfinished-t.csv").stat().st_size > 1_000_000
 
 
-def test_another_form_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"ends in none of .csv, .json, .parquet"), table(tmp_path / "t.xlsx"):
+def test_unknown_suffix_is_reported(tmp_path):
+    with (
+        pytest.raises(UsageError, match=r"suffixes \.csv, \.json, \.parquet"),
+        table(tmp_path / "t.xlsx"),
+    ):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_pyarrow_is_told(tmp_path, monkeypatch):
+def test_missing_pyarrow_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'emotion-detection\[train\]'"), table(tmp_path / "t.parquet"):
+    with pytest.raises(UsageError, match="pip install pyarrow"), table(tmp_path / "t.parquet"):
         pass
     assert not list(tmp_path.iterdir())
     assert written(tmp_path / "t.csv", STILL)
 
 
-def test_a_name_that_is_no_text_is_written_all_the_same(tmp_path):
+def test_file_name_with_invalid_bytes_is_written(tmp_path):
     assert written(tmp_path / "t.csv", rows([reading()], "a\udcff.jpg"))[0]["source"] == "a?.jpg"
 
 
-def told(*parts, seen, unit):
+def summarize(*parts, count, unit):
     tally = Tally()
     for part in parts:
         tally.add(part)
-    return list(tally.summary(seen, unit))
+    return list(tally.summary(count, unit))
 
 
-def test_a_summary_counts():
-    assert told(seen=1, unit="picture") == ["1 picture, 0 faces"]
-    assert told(STILL, seen=1, unit="picture") == ["1 picture, 2 faces: happy 50%, sad 50% (1 unsure)"]
-    assert told(VIDEO, seen=5, unit="frame") == [
+def test_summary_contains_counts_and_percentages():
+    assert summarize(count=1, unit="picture") == ["1 picture, 0 faces"]
+    assert summarize(STILL, count=1, unit="picture") == ["1 picture, 2 faces: happy 50%, sad 50% (1 unsure)"]
+    assert summarize(VIDEO, count=5, unit="frame") == [
         "5 frames, 10 faces: happy 50%, fear 50%",
         "  person 1: 5 frames, happy 100%",
         "  person 2: 5 frames, fear 100%",
     ]
 
 
-def test_of_many_people_a_summary_names_those_seen_longest():
+def test_summary_lists_the_people_with_the_most_frames():
     crowd = [rows([reading(track=track)], "v.mp4", frame=0, time_s=0.0) for track in (*range(1, 20), 19)]
-    lines = told(*crowd, seen=1, unit="frame")
+    lines = summarize(*crowd, count=1, unit="frame")
     assert len(lines) == 10
-    assert lines[-2:] == ["  person 19: 2 frames, happy 100%", "  and 11 more, seen for less long"]
+    assert lines[-2:] == ["  person 19: 2 frames, happy 100%", "  and 11 more people with fewer frames"]

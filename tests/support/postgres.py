@@ -1,18 +1,20 @@
-"""A PostgreSQL server of Debian's package, on loopback, for as long as a test lasts."""
+"""A PostgreSQL server from Debian's package, on the loopback interface."""
 
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 INSTALLED = Path("/usr/lib/postgresql")
-ACCOUNT = "postgres"  # of Debian's package: PostgreSQL refuses to serve as root
+ACCOUNT = "postgres"  # created by Debian's package; PostgreSQL refuses to run as root
 
 
 def free_port() -> int:
@@ -22,7 +24,7 @@ def free_port() -> int:
 
 
 def program(name: str) -> str:
-    """Path of one of PostgreSQL's programs; skips the test where there is none."""
+    """Path of one of PostgreSQL's programs; skips the test if it is not installed."""
     found = shutil.which(name) or next(map(str, sorted(INSTALLED.glob(f"*/bin/{name}"), reverse=True)), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -31,17 +33,17 @@ def program(name: str) -> str:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """A server with an empty database; yields its address."""
+    """Run a server; yields the address of its default database."""
     initdb, control = program("initdb"), program("pg_ctl")
     account = ACCOUNT if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         if account:
             shutil.chown(folder, ACCOUNT)
         data, port = Path(folder) / "data", free_port()
-        options = f"-h 127.0.0.1 -p {port} -k {folder}"
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
 
         def run(*command: str) -> None:
-            # No pipe: the server would inherit it, and whoever reads it would wait for the server's end.
+            # No pipe: the server would inherit it and keep it open.
             subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, user=account)
 
         run(initdb, "--pgdata", str(data), "--username", "tester", "--auth", "trust", "--no-sync")
@@ -50,3 +52,11 @@ def server() -> Iterator[str]:
             yield f"postgresql://tester:secret-word@127.0.0.1:{port}/postgres"
         finally:
             run(control, "--pgdata", str(data), "--mode", "immediate", "stop")
+
+
+def empty_database(address: str) -> str:
+    """Create a database on the server with that address; returns its address."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{address.rpartition('/')[0]}/{name}"

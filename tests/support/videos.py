@@ -1,4 +1,4 @@
-"""Small videos for tests, written by OpenCV's own FFmpeg."""
+"""Write small videos with OpenCV's FFmpeg."""
 
 import os
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, with the first video that is written or read
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when the first video is written or read
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
-BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts")  # each in the one before it
+BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts")  # each is inside the previous one
 
 
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: float = 25.0) -> Path:
-    """Frames RGB u8 (h,w,3), all of one size."""
+    """Write RGB frames u8 (height, width, 3) of the same size."""
     writer = None
     for frame in frames:
         if writer is None:
@@ -28,14 +28,14 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: float =
 
 
 def slow_down(path: Path, start: int, factor: int, *, trimmed: bool = False) -> None:
-    """Make the frames of an mp4 from the given one on last longer: a second entry in its table of durations.
+    """Multiply the duration of the frames from `start` on, with a second entry in the mp4's table of durations.
 
-    Trimmed, it still shows no more seconds than before.
+    With `trimmed`, the total duration stays the same, so the last frames are not shown.
     """
     content = bytearray(path.read_bytes() if trimmed else path.read_bytes().replace(b"edts", b"free"))
     places = [content.rindex(name) for name in BOXES]
     table = places[-1] + 8
-    assert int.from_bytes(content[table : table + 4], "big") == 1  # all frames last as long
+    assert int.from_bytes(content[table : table + 4], "big") == 1  # all frames have the same duration
     frames, duration = (int.from_bytes(content[table + at : table + at + 4], "big") for at in (4, 8))
     entries = (2, start, duration, frames - start, factor * duration)
     content[table : table + 12] = b"".join(number.to_bytes(4, "big") for number in entries)

@@ -1,9 +1,9 @@
-"""Read the expressions of the faces in a picture, a folder of pictures, a video or a camera's view."""
+"""The `predict` command: read the expressions of the faces in a picture, a folder, a video or a camera."""
 
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -13,40 +13,49 @@ from typing import Literal
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from emotion_detection.arrays import Frame
 from emotion_detection.atomic import atomic_output
-from emotion_detection.errors import InputError
-from emotion_detection.inference.annotate import draw, save
+from emotion_detection.errors import MediaError, UsageError
+from emotion_detection.inference.annotate import draw, save_image
 from emotion_detection.inference.detector import YunetDetector
 from emotion_detection.inference.face_tracker import FaceTracker
-from emotion_detection.inference.media import PICTURES, Frame, Video, images, kind_of, open_video, read_image
+from emotion_detection.inference.media import (
+    IMAGE_SUFFIXES,
+    SourceKind,
+    Video,
+    find_images,
+    open_video,
+    read_image,
+    source_kind,
+)
 from emotion_detection.inference.reading import Reading
 from emotion_detection.inference.recognizer import Recognizer
 from emotion_detection.inference.table import Row, Tally, rows, table
 from emotion_detection.inference.video_writer import CODECS, video_writer
 
-JPEGS = (".jpg", ".jpeg", ".jfif")
+ANNOTATED_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png")  # of pictures that keep their format
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One frame and what was read on it; at_s is None for a picture."""
+class FrameResult:
+    """A picture or a frame of a video, with its readings and table rows; time_s is None for a picture."""
 
     path: Path
     frame_rgb: Frame
     readings: list[Reading]
     rows: list[Row]
-    at_s: float | None = None
+    time_s: float | None = None
 
 
-Sink = Callable[[Seen], None]
+Output = Callable[[FrameResult], None]
 
 
 @dataclass
-class Outcome:
-    """What a run comes to, as it goes on: unit is "picture" or "frame", a failure is one sentence."""
+class Totals:
+    """What was read so far. A failure is an error message."""
 
-    unit: str
-    seen: int = 0
+    unit: Literal["picture", "frame"]
+    count: int = 0
     tally: Tally = field(default_factory=Tally)
     failures: list[str] = field(default_factory=list)
 
@@ -54,7 +63,7 @@ class Outcome:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PredictOptions:
-    """What to read, and what to write."""
+    """The source and the outputs."""
 
     source: str
     """A picture, a folder (with all its subfolders), a video, or camera:0."""
@@ -64,11 +73,13 @@ class PredictOptions:
     out: Path | None = None
     """Table to write, one row per face: .csv, .json or .parquet."""
     annotate: Path | None = None
-    """Where to draw the readings: a folder for pictures, .mp4 or .webm for a video (browsers play .webm)."""
+    """Where to draw the readings: a folder for pictures, .mp4 or .webm for a video (browsers play .webm). A picture
+    keeps its name if it is a JPEG or PNG; otherwise .png is appended. If two names are equal, the second one gets a
+    number: a.png, a-2.png."""
     figure: Path | None = None
     """Figure to write (.png): a timeline of every person in a video, bars for pictures."""
     model: str | None = None
-    """An .onnx file or models:/<name>@<alias>; by default the shipped model."""
+    """An .onnx file or models:/NAME@ALIAS; by default the shipped model."""
     detector: Path | None = None
     """YuNet's .onnx file, to detect faces with YuNet."""
 
@@ -82,153 +93,195 @@ def predict(options: PredictOptions) -> None:
     """
     try:
         _predict(options)
-    except OSError as error:  # inputs raise InputError
-        raise InputError(f"{error.filename or 'an output'} cannot be written: {error.strerror}") from error
+    except OSError as error:  # an unreadable input raises MediaError
+        raise UsageError(
+            f"{error.filename or 'an output'} cannot be written ({error.strerror}): use another path"
+        ) from error
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written", file=sys.stderr)
         sys.exit(130)
 
 
 def _predict(options: PredictOptions) -> None:
-    kind = kind_of(options.source)
-    moving = kind in ("video", "camera")
-    _check_outputs(options, moving=moving)
+    kind = source_kind(options.source)
+    _check_outputs(options, kind)
     detector = YunetDetector(options.detector) if options.detector else None
     recognizer = Recognizer.load(options.model, detector=detector, faces=options.faces)
-    outcome = Outcome("frame" if moving else "picture")
     with ExitStack() as stack:
-        video = stack.enter_context(open_video(options.source)) if moving else None
-        everything = read_video(video, recognizer, outcome) if video else read_stills(options, recognizer, outcome)
-        sinks = _sinks(options, stack, video=video)
-        for seen in everything:
-            outcome.seen += 1
-            outcome.tally.add(seen.rows)
-            for sink in sinks:
-                sink(seen)
-            if kind == "picture" and not options.out:
-                _print_readings(seen.readings)
-    print("\n".join(outcome.tally.summary(outcome.seen, outcome.unit)))
-    for failure in outcome.failures:
+        if kind in ("video", "camera"):
+            totals = Totals("frame")
+            video = stack.enter_context(open_video(options.source))
+            results, outputs = _read_video(video, recognizer, totals), _video_outputs(options, stack, video)
+        else:
+            totals = Totals("picture")
+            source = Path(options.source)
+            paths = list(find_images(source)) if kind == "folder" else [source]
+            results = _read_pictures(paths, recognizer, totals, stop_at_error=kind == "image")
+            outputs = _picture_outputs(options, stack, paths)
+        for result in results:
+            totals.count += 1
+            totals.tally.add(result.rows)
+            for output in outputs:
+                output(result)
+            if kind == "image" and not options.out:
+                _print_readings(result.readings)
+    print("\n".join(totals.tally.summary(totals.count, totals.unit)))
+    for failure in totals.failures:
         print(f"error: {failure}", file=sys.stderr)
-    if outcome.failures:
+    if totals.failures:
         sys.exit(1)
 
 
-def _check_outputs(options: PredictOptions, *, moving: bool) -> None:
-    """InputError, before any work, for what must not be written."""
+def _check_outputs(options: PredictOptions, kind: SourceKind) -> None:
+    """Raise UsageError before any work if an output exists or has a wrong suffix."""
     for path in filter(None, (options.out, options.annotate, options.figure)):
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise InputError(f"{path} is there already: move it away, or give another name")
+            raise UsageError(f"{path} already exists: move it, or use another name")
     if options.figure and options.figure.suffix.lower() != ".png":
-        raise InputError(f"{options.figure} does not end in .png: name the figure so")
-    if options.annotate and not moving and options.annotate.suffix.lower() in (*CODECS, *PICTURES):
-        raise InputError(f"{options.annotate} is the name of a file, but pictures go into a folder: drop the suffix")
+        raise UsageError(f"{options.figure} is not a .png file: use this suffix for the figure")
+    is_file_name = options.annotate and options.annotate.suffix.lower() in (*CODECS, *IMAGE_SUFFIXES)
+    if is_file_name and kind in ("image", "folder"):
+        raise UsageError(f"{options.annotate} has the suffix of a file, but pictures are written to a folder: omit it")
 
 
-def read_stills(options: PredictOptions, recognizer: Recognizer, outcome: Outcome) -> Iterator[Seen]:
-    """A picture, or all of a folder; one that cannot be read is a failure, the only one an InputError."""
-    source = Path(options.source)
-    paths = list(images(source)) if source.is_dir() else [source]  # now: annotated ones may come to lie below
-    for path in tqdm(paths, unit=" pictures", disable=None if source.is_dir() else True):
+def _read_pictures(
+    paths: Sequence[Path], recognizer: Recognizer, totals: Totals, *, stop_at_error: bool
+) -> Iterator[FrameResult]:
+    """Read the faces of each picture. A picture that cannot be read is a failure, or an error with stop_at_error."""
+    for path in tqdm(paths, unit=" pictures", disable=True if stop_at_error else None):
         try:
             frame = read_image(path)
-        except InputError as error:
-            if not source.is_dir():
+        except MediaError as error:
+            if stop_at_error:
                 raise
-            outcome.failures.append(str(error))
+            totals.failures.append(str(error))
             continue
         readings = recognizer.recognize(frame)
-        yield Seen(path, frame, readings, rows(readings, str(path)))
+        yield FrameResult(path, frame, readings, rows(readings, str(path)))
 
 
-def read_video(video: Video, recognizer: Recognizer, outcome: Outcome) -> Iterator[Seen]:
-    """Frame by frame; an error after the first frame ends it as a failure, Ctrl-C ends a camera well."""
-    follower = FaceTracker(recognizer)
-    with _interrupts(video.live) as interrupted:
+def _read_video(video: Video, recognizer: Recognizer, totals: Totals) -> Iterator[FrameResult]:
+    """Read the faces of each frame. An error after the first frame is a failure. Ctrl-C ends a camera."""
+    tracker = FaceTracker(recognizer)
+    with _interrupt_event(video.live) as interrupted:
         progress = tqdm(video, total=video.frames, unit=" frames", disable=None)
         try:
-            for number, (at_s, frame) in enumerate(progress):
-                readings = follower.recognize(frame, at_s)
+            for number, (time_s, frame) in enumerate(progress):
+                readings = tracker.recognize(frame, time_s)
                 progress.set_postfix_str(", ".join(reading.emotion for reading in readings), refresh=False)
-                yield Seen(
-                    Path(video.name), frame, readings, rows(readings, video.name, frame=number, time_s=at_s), at_s
-                )
+                frame_rows = rows(readings, video.name, frame=number, time_s=time_s)
+                yield FrameResult(Path(video.name), frame, readings, frame_rows, time_s)
                 if interrupted.is_set():
                     return
-        except InputError as error:
-            if not outcome.seen:
+        except MediaError as error:
+            if not totals.count:
                 raise
-            outcome.failures.append(str(error))
+            totals.failures.append(str(error))
 
 
 @contextmanager
-def _interrupts(wanted: bool) -> Iterator[threading.Event]:
-    """Where it is wanted, the first Ctrl-C only sets the event, so that no row is cut in two; the second is as ever."""
+def _interrupt_event(enabled: bool) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, if enabled, so that the current frame is finished.
+
+    The second Ctrl-C raises KeyboardInterrupt.
+    """
     event = threading.Event()
 
     def interrupt(*_: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
-    before = signal.signal(signal.SIGINT, interrupt) if wanted else None
+    previous = signal.signal(signal.SIGINT, interrupt) if enabled else None
     try:
         yield event
     finally:
-        if wanted:
-            signal.signal(signal.SIGINT, before)
+        if enabled:
+            signal.signal(signal.SIGINT, previous)
 
 
-def _sinks(options: PredictOptions, stack: ExitStack, *, video: Video | None) -> list[Sink]:
-    """What takes the frames. The table, opened last, is the first that is whole: a figure that fails costs no row."""
-    sinks: list[Sink] = []
+# An exit stack completes the outputs in reverse order. The table is the last one here, so a figure that fails does not
+# delete it.
+
+
+def _video_outputs(options: PredictOptions, stack: ExitStack, video: Video) -> list[Output]:
+    outputs: list[Output] = []
     if options.figure:
-        sinks.append(stack.enter_context(_timeline(options.figure) if video else _bars(options.figure)))
-    if options.annotate and video:
-        drawn = stack.enter_context(video_writer(options.annotate, video.fps))
-        sinks.append(lambda seen: drawn.add(seen.at_s or 0.0, draw(seen.frame_rgb, seen.readings)))
-    elif options.annotate:
-        sinks.append(stack.enter_context(_pictures(options.annotate, Path(options.source))))
-    if options.out:
-        write = stack.enter_context(table(options.out))
-        sinks.append(lambda seen: write(seen.rows))
-    return sinks
+        outputs.append(stack.enter_context(_timeline_figure(options.figure)))
+    if options.annotate:
+        writer = stack.enter_context(video_writer(options.annotate, video.fps))
+        outputs.append(lambda result: writer.add(result.time_s or 0.0, draw(result.frame_rgb, result.readings)))
+    return outputs + _table_output(options, stack)
+
+
+def _picture_outputs(options: PredictOptions, stack: ExitStack, paths: Sequence[Path]) -> list[Output]:
+    outputs: list[Output] = []
+    if options.figure:
+        outputs.append(stack.enter_context(_counts_figure(options.figure)))
+    if options.annotate:
+        source = Path(options.source)
+        folder = source if source.is_dir() else source.parent
+        names = annotated_names([path.relative_to(folder) for path in paths])
+        outputs.append(stack.enter_context(_annotated_pictures(options.annotate, dict(zip(paths, names, strict=True)))))
+    return outputs + _table_output(options, stack)
+
+
+def _table_output(options: PredictOptions, stack: ExitStack) -> list[Output]:
+    if not options.out:
+        return []
+    write = stack.enter_context(table(options.out))
+    return [lambda result: write(result.rows)]
 
 
 @contextmanager
-def _pictures(folder: Path, source: Path) -> Iterator[Sink]:
-    """Drawn pictures under the names of theirs; PNG, with .png appended, where the original is neither JPEG nor PNG."""
-    with atomic_output(folder) as written:
+def _annotated_pictures(folder: Path, names: Mapping[Path, Path]) -> Iterator[Output]:
+    """Yield a function that writes an annotated picture. `names` contains a path in the folder for each picture."""
+    with atomic_output(folder) as temporary:
+        temporary.mkdir()
+        yield lambda result: save_image(draw(result.frame_rgb, result.readings), temporary / names[result.path])
 
-        def save_drawn(seen: Seen) -> None:
-            name = seen.path.relative_to(source) if source.is_dir() else Path(seen.path.name)
-            if name.suffix.lower() not in (*JPEGS, ".png"):
-                name = name.with_name(f"{name.name}.png")
-            save(draw(seen.frame_rgb, seen.readings), written / name)
 
-        written.mkdir()
-        yield save_drawn
+def annotated_names(names: Sequence[Path]) -> list[Path]:
+    """Return a different name for the annotated version of each picture.
+
+    A JPEG or PNG keeps its name; .png is appended to other names. If the name is in use, a number is inserted: a-2.png.
+    Names that differ only in case count as equal, because many file systems do not distinguish them.
+    """
+    used = {str(folder).casefold() for name in names for folder in name.parents}
+    unique = {}
+    for name in sorted(names, key=_is_converted):  # the names that are kept come first
+        preferred = name.with_name(f"{name.name}.png") if _is_converted(name) else name
+        unique[name], number = preferred, 1
+        while str(unique[name]).casefold() in used:
+            number += 1
+            unique[name] = preferred.with_stem(f"{preferred.stem}-{number}")
+        used.add(str(unique[name]).casefold())
+    return [unique[name] for name in names]
+
+
+def _is_converted(name: Path) -> bool:
+    return name.suffix.lower() not in ANNOTATED_SUFFIXES
 
 
 @contextmanager
-def _timeline(path: Path) -> Iterator[Sink]:
-    timeline = _timelines().Timeline()
-    yield lambda seen: timeline.add(seen.rows, until_s=seen.at_s)
+def _timeline_figure(path: Path) -> Iterator[Output]:
+    timeline = _import_timeline().Timeline()
+    yield lambda result: timeline.add(result.rows, until_s=result.time_s)
     timeline.draw(path)
 
 
 @contextmanager
-def _bars(path: Path) -> Iterator[Sink]:
-    timeline, tally = _timelines(), Tally()
-    yield lambda seen: tally.add(seen.rows)
-    timeline.shares(tally.emotions, tally.unsure, path=path)
+def _counts_figure(path: Path) -> Iterator[Output]:
+    timeline, tally = _import_timeline(), Tally()
+    yield lambda result: tally.add(result.rows)
+    timeline.draw_emotion_counts(tally.emotions, tally.unsure, path=path)
 
 
-def _timelines() -> ModuleType:
-    """Imported when a figure is options for: half a second, and matplotlib is no part of the light core."""
+def _import_timeline() -> ModuleType:
+    """Import the figures only if one is requested: it takes half a second and needs matplotlib."""
     try:
         from emotion_detection.inference import timeline
     except ModuleNotFoundError as error:
-        raise InputError("--figure needs matplotlib: pip install 'emotion-detection[train]'") from error
+        raise UsageError("--figure needs matplotlib: pip install matplotlib") from error
     return timeline
 
 

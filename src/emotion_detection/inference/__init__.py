@@ -1,1 +1,1 @@
-"""From frames to readings: detect faces, classify them, follow people. No training library is imported."""
+"""Detect faces, classify their expressions and track people through a video. Needs no training library."""

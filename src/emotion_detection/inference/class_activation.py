@@ -1,4 +1,4 @@
-"""Where in a face the network saw an emotion: class activation maps from the exported graph, without TensorFlow."""
+"""Class activation maps: which parts of a face are the evidence for an emotion, from an exported model."""
 
 from pathlib import Path
 
@@ -8,73 +8,75 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from emotion_detection.arrays import Images
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ModelError
 
 POOLING = "GlobalAveragePool"
-# What may follow it: anything else would bend the logits, and the maps would no longer average to them.
+# The operations allowed after pooling. With a nonlinear one, the mean of the maps would not be the logits.
 LINEAR = {"Squeeze", "Reshape", "Flatten", "MatMul", "Add", "Mul", "Softmax"}
 
 
-class ClassActivation:
-    """Class activation maps (Zhou et al. 2016, arXiv 1512.04150).
+class ClassActivationMapper:
+    """Computes class activation maps (Zhou et al. 2016, arXiv 1512.04150).
 
-    A network that averages its last feature maps over the face and weighs the averages can as well weigh first and
-    average last: the weighted maps show where the evidence for each emotion lies.
+    A network with global average pooling averages its last feature maps and then weights the averages. Weighting the
+    maps first gives the same logits, and shows where in the face the evidence for each emotion is.
     """
 
     def __init__(self, path: Path) -> None:
-        """InputError if the graph does not end with a global average, as fer_resnet and mini_xception do."""
-        graph = onnx.load(path)
-        pools = [node for node in graph.graph.node if node.op_type == POOLING]
-        after = _after(graph, pools[-1]) if pools else []
-        if not pools or {node.op_type for node in after} - LINEAR:
-            raise InputError(f"{path} does not end with a global average of feature maps: it has no heat map")
-        features = pools[-1].input[0]
-        self._weights, self._bias = _dense(graph, after)
-        graph.graph.output.append(onnx.ValueInfoProto(name=features))
-        self._session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        self._features = features
+        """Raises ModelError if the network does not end with global average pooling, as the residual networks do."""
+        model = onnx.load(path)
+        pools = [node for node in model.graph.node if node.op_type == POOLING]
+        following = _following(model, pools[-1]) if pools else []
+        if not pools or {node.op_type for node in following} - LINEAR:
+            raise ModelError(
+                f"{path} does not end with global average pooling: use fer_resnet or mini_xception for activation maps"
+            )
+        self._features = pools[-1].input[0]
+        self._weights, self._bias = _dense(model, following)
+        model.graph.output.append(onnx.ValueInfoProto(name=self._features))
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
-    def evidence(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces u8 (n,48,48) -> f32 (n,7,h,w), whose mean over h and w is the logit of each emotion."""
-        (reads, *_) = self._session.get_inputs()
-        (features,) = self._session.run([self._features], {reads.name: faces[..., np.newaxis]})
-        weighed = np.einsum("nchw,ce->nehw", features, self._weights)
-        return (weighed + self._bias[:, np.newaxis, np.newaxis]).astype(np.float32)
+    def evidence(self, faces: Images) -> NDArray[np.float32]:
+        """Return f32 (n, 7, h, w), whose mean over h and w is the logit of each emotion."""
+        (face, *_) = self._session.get_inputs()
+        (features,) = self._session.run([self._features], {face.name: faces[..., np.newaxis]})
+        weighted = np.einsum("nchw,ce->nehw", features, self._weights)
+        return (weighted + self._bias[:, np.newaxis, np.newaxis]).astype(np.float32)
 
-    def maps(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces u8 (n,48,48) -> f32 (n,7,h,w): the evidence for each emotion, 0 none, 1 the face's strongest."""
+    def heatmaps(self, faces: Images) -> NDArray[np.float32]:
+        """Return f32 (n, 7, h, w): the positive evidence for each emotion, scaled to a maximum of 1 per face."""
         positive = np.maximum(self.evidence(faces), 0)
         return positive / np.maximum(positive.max(axis=(1, 2, 3), keepdims=True), 1e-6)
 
 
-def _after(graph: onnx.ModelProto, pool: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The nodes that work on the pooled features, in order."""
+def _following(model: onnx.ModelProto, pool: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The nodes that process the pooled features, in order."""
     reached, nodes = set(pool.output), []
-    for node in graph.graph.node:
+    for node in model.graph.node:
         if reached & set(node.input) and node is not pool:
             reached |= set(node.output)
             nodes.append(node)
     return nodes
 
 
-def _dense(graph: onnx.ModelProto, after: list[onnx.NodeProto]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights f32 (c,7) and bias f32 (7,) of all that follows the average: a dense layer and the temperature, or none.
+def _dense(model: onnx.ModelProto, following: list[onnx.NodeProto]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights f32 (c, 7) and bias f32 (7,) of all operations after pooling: dense layer and temperature.
 
-    Of mini_xception's last convolution the features are the logits already: identity and 0.
+    The feature maps of mini_xception are the logits already: the weights are the identity and the bias is 0.
     """
-    constants = {one.name: numpy_helper.to_array(one).astype(np.float32) for one in graph.graph.initializer}
-    halves = (node for node in graph.graph.node if node.op_type == "Cast" and node.input[0] in constants)
-    constants |= {node.output[0]: constants[node.input[0]] for node in halves}  # the exporter's float16 weights
+    constants = {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
+    casts = (node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in constants)
+    constants |= {node.output[0]: constants[node.input[0]] for node in casts}  # weights are stored as float16
     weights: NDArray[np.float32] = np.eye(len(EMOTIONS), dtype=np.float32)
     bias: NDArray[np.float32] = np.zeros(len(EMOTIONS), np.float32)
-    for node in after:
-        known = next((constants[name] for name in node.input if name in constants), np.ones(1, np.float32))
+    for node in following:
+        constant = next((constants[name] for name in node.input if name in constants), np.ones(1, np.float32))
         if node.op_type == "MatMul":
-            weights = known
+            weights = constant
         elif node.op_type == "Add":
-            bias = bias + known
+            bias = bias + constant
         elif node.op_type == "Mul":  # the temperature
-            weights, bias = weights * known, bias * known
+            weights, bias = weights * constant, bias * constant
     return weights, bias

@@ -1,71 +1,83 @@
-"""The exported model at work: onnxruntime alone, no training library."""
+"""Classify faces with an exported model. Needs onnxruntime only."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from emotion_detection.arrays import Images, Probabilities
 from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ModelError
 
-READS = ("tensor(uint8)", [IMAGE_SIZE, IMAGE_SIZE, 1])
-GIVES = ("tensor(float)", [len(EMOTIONS)])
-CHUNK = 256  # faces a call: enough to fill the cores, little memory
+INPUT = ("tensor(uint8)", [IMAGE_SIZE, IMAGE_SIZE, 1])  # without the batch dimension
+OUTPUT = ("tensor(float)", [len(EMOTIONS)])
+BATCH_SIZE = 256  # large enough to use all cores, small enough to need little memory
 
 
 class EmotionClassifier:
-    """An ONNX file of this project, loaded once."""
+    """An ONNX model of this project, loaded once."""
 
     def __init__(self, path: Path) -> None:
-        """InputError if the file is no ONNX model, or not one of this project."""
+        """Raises ModelError if the file is not an ONNX model or its labels, input or output differ."""
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no base but this
-            raise InputError(f"{path} cannot be loaded as an ONNX model: {' '.join(str(error).split())}") from error
-        self._input = self._session.get_inputs()[0].name
+        except Exception as error:  # onnxruntime's exceptions have no other common base
+            raise ModelError(f"{path} cannot be loaded as an ONNX model: {' '.join(str(error).split())}") from error
         self._check_labels(path)
         self._check_shapes(path)
+        self._input = self._session.get_inputs()[0].name
 
     @property
-    def about(self) -> dict[str, str]:
-        """What the file says of itself: labels, input_size, temperature, run_id, dataset, architecture."""
+    def metadata(self) -> dict[str, str]:
+        """The metadata in the file: labels, input_size, temperature, run_id, dataset, architecture."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     @property
     def temperature(self) -> float:
-        """What the graph divides its logits by; 1.0 in a file that does not say."""
-        return float(self.about.get("temperature", 1))
+        """The divisor of the logits in the graph; 1.0 if the metadata does not contain it."""
+        return float(self.metadata.get("temperature", 1))
 
     def _check_labels(self, path: Path) -> None:
-        """Only one order of labels is right: probabilities carry no names."""
-        labels = self.about.get("labels")
+        """Probabilities carry no names, so the labels must be in the order of EMOTIONS."""
+        labels = self.metadata.get("labels")
         if labels != json.dumps(EMOTIONS):
-            raise InputError(f"{path} names the labels {labels}, not {list(EMOTIONS)}: export it with the train stage")
-
-    def _check_shapes(self, path: Path) -> None:
-        (face, *others), (probabilities, *_) = self._session.get_inputs(), self._session.get_outputs()
-        reads, gives = (face.type, face.shape[1:]), (probabilities.type, probabilities.shape[1:])
-        free = not isinstance(face.shape[0], int)
-        if others or not free or (reads, gives) != (READS, GIVES):
-            raise InputError(
-                f"{path} turns {face.type} {face.shape} into {probabilities.type} {probabilities.shape}, "
-                f"not {READS[0]} [n, {IMAGE_SIZE}, {IMAGE_SIZE}, 1] into {GIVES[0]} [n, {len(EMOTIONS)}]: "
-                "export it with the train stage"
+            raise ModelError(
+                f"{path} has the labels {labels} instead of {list(EMOTIONS)}: use a model.onnx of the train stage"
             )
 
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces u8 (n,48,48) -> probabilities f32 (n,7) in the order of EMOTIONS, for any n, also 0."""
-        chunks = [self._call(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
-        return np.concatenate([np.empty((0, len(EMOTIONS)), np.float32), *chunks])
+    def _check_shapes(self, path: Path) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if _forms(inputs) != [INPUT] or _forms(outputs)[:1] != [OUTPUT] or isinstance(inputs[0].shape[0], int):
+            raise ModelError(
+                f"{path} maps {_description(inputs)} to {_description(outputs)} instead of "
+                f"{INPUT[0]} [n, {IMAGE_SIZE}, {IMAGE_SIZE}, 1] to {OUTPUT[0]} [n, {len(EMOTIONS)}]: "
+                "use a model.onnx of the train stage"
+            )
 
-    def _call(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._session.run(None, {self._input: images[..., np.newaxis]})[0]
-        return result
+    def probabilities(self, images: Images) -> Probabilities:
+        """Classify any number of faces, including 0."""
+        starts = range(0, len(images), BATCH_SIZE)
+        batches = [self._run(images[start : start + BATCH_SIZE]) for start in starts]
+        return np.concatenate([np.empty((0, len(EMOTIONS)), np.float32), *batches])
+
+    def _run(self, images: Images) -> Probabilities:
+        probabilities: Probabilities = self._session.run(None, {self._input: images[..., np.newaxis]})[0]
+        return probabilities
 
 
-def mirror_averaged(classifier: EmotionClassifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities f32 (n,7) of images u8 (n,48,48), each averaged with those of its mirror image."""
+def _forms(values: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Type and shape of inputs or outputs, without the batch dimension."""
+    return [(value.type, value.shape[1:]) for value in values]
+
+
+def _description(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value.type} {value.shape}" for value in values) or "nothing"
+
+
+def mirror_averaged(classifier: EmotionClassifier, images: Images) -> Probabilities:
+    """The mean probabilities of each face and its mirror image."""
     both = np.stack([classifier.probabilities(images), classifier.probabilities(images[:, :, ::-1])])
     return both.mean(axis=0, dtype=np.float32)

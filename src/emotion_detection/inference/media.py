@@ -1,7 +1,6 @@
-"""Where frames come from: pictures, folders of them, videos and cameras. A frame is RGB u8 (h,w,3)."""
+"""Read frames from images, folders of images, videos and cameras. A frame is RGB u8 (height, width, 3)."""
 
 import os
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,171 +9,161 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from emotion_detection.errors import InputError
+from emotion_detection.arrays import Frame
+from emotion_detection.errors import MediaError
+from emotion_detection.inference.image_header import header_pixels
 
-Frame = NDArray[np.uint8]
-Kind = Literal["picture", "folder", "video", "camera"]
+SourceKind = Literal["image", "folder", "video", "camera"]
 
-MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: above the 108 of a telephone, below what fills a memory
+MAX_PIXELS = 1 << 27  # 134 megapixels or 400 MB as RGB: more than phones take (108 megapixels), less than the memory
 MAX_BYTES = 1 << 30
-# HEIC is no picture to OpenCV, but one to whoever put it into the folder: it is told, not passed over.
-PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
-VIDEOS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts")
-VIDEOS += (".wmv", ".3gp", ".ogv", ".flv", ".mjpeg", ".mjpg", ".h264", ".h265")
-MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the older .mov has no ftyp
+# OpenCV cannot read HEIC. It is listed so that such a file is reported instead of skipped.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".3gp"),
+    *(".ogv", ".flv", ".mjpeg", ".mjpg", ".h264", ".h265"),
+)
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first one; older .mov files have no ftyp
 CAMERA = "camera:"
-USUAL_FPS = 25.0  # where a file or a camera does not tell
-# Start-of-frame markers, where a JPEG tells its size: all of C0 to CF but three that mean something else.
-JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+DEFAULT_FPS = 25.0  # for files and cameras that do not report their rate
 
 
-def kind_of(source: str) -> Kind:
-    """What a person named: "camera:0", a folder, a video or a picture; InputError if it is none of them."""
+def source_kind(source: str) -> SourceKind:
+    """Return what a source is: "camera:0", a folder, a video or an image. Raises MediaError for anything else."""
     if source.startswith(CAMERA):
         return "camera"
     path = Path(source)
     if path.is_dir():
         return "folder"
     if not path.exists():
-        raise InputError(f"{source} does not exist: name a picture, a folder of pictures, a video or camera:0")
-    if path.suffix.lower() in VIDEOS:
+        raise MediaError(f"{source} does not exist: use an image, a folder of images, a video or {CAMERA}0")
+    if path.suffix.lower() in VIDEO_SUFFIXES:
         return "video"
-    # By name alone a text would pass for a video: FFmpeg plays any .txt as a terminal's screen.
-    if path.suffix.lower() in PICTURES or cv2.haveImageReader(str(path)):
-        return "picture"
-    raise InputError(f"{source} is neither a picture nor a video that is known: save it as .jpg, .png or .mp4")
+    # FFmpeg opens any text file as a video of a terminal, so a video is recognized by its suffix only.
+    if path.suffix.lower() in IMAGE_SUFFIXES or cv2.haveImageReader(str(path)):
+        return "image"
+    raise MediaError(f"{source} is not a known image or video format: convert it to .jpg, .png or .mp4")
 
 
-def images(folder: Path) -> Iterator[Path]:
-    """Picture files under the folder, by name, hidden ones and links to folders left out; InputError if none."""
-    found = 0
+def find_images(folder: Path) -> Iterator[Path]:
+    """Yield the image files in a folder and its subfolders by name. Skips hidden files and links to folders.
+
+    Raises MediaError if there are no images.
+    """
+    count = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(PICTURES) and not name.startswith("."):
-                found += 1
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                count += 1
                 yield Path(parent, name)
-    if not found:
-        raise InputError(f"{folder} holds no picture ({', '.join(PICTURES[:4])} ...): name another folder")
+    if not count:
+        raise MediaError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES[:4])}, ...): use another folder")
 
 
 def read_image(path: str | Path) -> Frame:
-    """A picture file as RGB u8 (h,w,3); InputError if it cannot be read as one."""
+    """Read an image file as RGB u8 (height, width, 3). Raises MediaError as `decode_image` does."""
     try:
         with Path(path).open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path} cannot be opened ({error.strerror}): check its name and its permissions") from error
+        raise MediaError(f"{path} cannot be opened ({error.strerror}): check its name and permissions") from error
     if len(content) > MAX_BYTES:
-        raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GiB: scale the picture down")
+        raise MediaError(f"{path} is larger than {MAX_BYTES >> 30} GiB: scale the image down")
     return decode_image(content, str(path))
 
 
-def decode_image(content: bytes, where: str) -> Frame:
-    """An encoded picture as RGB u8 (h,w,3), turned upright by its EXIF tag; `where` names it in errors.
+def decode_image(content: bytes, where: str, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Decode an image to RGB u8 (height, width, 3), rotated by its EXIF orientation.
 
-    Gray becomes RGB, 16 bits become 8, transparency is dropped, CMYK is converted, of an animation the first
-    picture counts. InputError if it is empty, damaged, cut short, no picture, or larger than MAX_PIXELS.
+    Gray and CMYK are converted to RGB, 16 bits to 8; transparency is dropped. Of an animation, the first frame is
+    returned. `where` names the image in error messages. Raises MediaError if the image cannot be decoded, or if its
+    header declares more than `max_pixels`; then no memory is reserved for it.
     """
     if not content:
-        raise InputError(f"{where} is empty: get it again")
-    claimed = _claimed_size(content)
-    if claimed is not None:  # before memory is taken for it
-        _check_size(*claimed, where=where)
+        raise MediaError(f"{where} is empty: use a JPEG or PNG")
+    _check_size(header_pixels(content), max_pixels, where=where)
     try:
-        with _hushed():
+        with _silenced_opencv():
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise _too_large(where) from error
+        if "CV_IO_MAX_IMAGE" in str(error):  # one side is too long
+            raise _too_large(max_pixels, where=where) from error
         image = None
     if image is None:
-        raise InputError(
-            f"{where} is damaged, cut short or no picture that can be read: get it again, or save it as JPEG or PNG"
-        )
-    _check_size(image.shape[1], image.shape[0], where=where)
+        raise _unreadable(where)
+    _check_size(image.shape[0] * image.shape[1], max_pixels, where=where)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def _claimed_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height in px by the header of a PNG (its specification, 11.2.1) or a JPEG (ITU-T T.81, B.2.2)."""
-    if content.startswith(b"\x89PNG") and len(content) >= 24:
-        width, height = struct.unpack(">II", content[16:24])
-        return width, height
-    place = 2 if content.startswith(b"\xff\xd8") else len(content)
-    while place + 9 <= len(content) and content[place] == 0xFF:
-        marker, length, _, height, width = struct.unpack(">BHBHH", content[place + 1 : place + 9])
-        if marker in JPEG_FRAMES:
-            return width, height
-        place += 1 if marker == 0xFF else 2 + length  # any number of FF may stand before a marker
-    return None
+def _check_size(pixels: int | None, max_pixels: int, *, where: str) -> None:
+    if pixels is None:
+        raise _unreadable(where)
+    if pixels > max_pixels:
+        raise _too_large(max_pixels, where=where)
 
 
-def _check_size(width_px: int, height_px: int, *, where: str) -> None:
-    if width_px * height_px > MAX_PIXELS:
-        raise _too_large(where)
+def _unreadable(where: str) -> MediaError:
+    return MediaError(f"{where} is damaged or not a readable image: use a JPEG or PNG")
 
 
-def _too_large(where: str) -> InputError:
-    return InputError(f"{where} has more than {MAX_PIXELS / 1e6:.0f} megapixels: scale the picture down")
+def _too_large(max_pixels: int, *, where: str) -> MediaError:
+    return MediaError(f"{where} has more than {max_pixels / 1e6:.3g} megapixels: scale the image down")
 
 
 class Video:
-    """A video or camera that is open: iterate over it once, for (at_s, frame), at_s in seconds, never falling.
+    """An open video or camera. Iterate over it once for pairs (time_s, frame); time_s never decreases.
 
-    name is what a person called it; fps may be None, as may frames, their number, which some files misstate.
-    live says that it is a camera: its time is the clock's, counted from the first frame, and it has no end.
-    Iterating raises InputError where a file holds no frame, after the last frame of an mp4, mov or avi that is cut
-    short, and where a camera falls silent.
+    `name` is the source, `fps` is None if unknown, and so is `frames`, the number of frames, which is wrong in some
+    files. `live` marks a camera: its time is measured from the first frame, and it has no end. Iterating raises
+    MediaError if a file contains no frames, after the last frame of a truncated mp4, mov or avi file, and if a camera
+    stops.
     """
 
     def __init__(self, capture: Any, name: str, *, live: bool = False) -> None:
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.name, self.live = name, live
-        self.fps: float | None = fps if 0 < fps < 1000 else None  # 1000 stands for "varies" in WebM
+        self.fps: float | None = fps if 0 < fps < 1000 else None  # WebM: 1000 means a variable rate
         self.frames: int | None = int(frames) if frames > 0 and not live else None
         self._capture = capture
 
     def __iter__(self) -> Iterator[tuple[float, Frame]]:
-        clock = self._clock_s if self.live else self._container_s
-        read, at_s, started_s = 0, 0.0, 0.0
+        clock = time.monotonic if self.live else self._position_s
+        count, time_s, start_s = 0, 0.0, 0.0
         while True:
-            there, frame = self._capture.read()
-            if not there:
+            success, frame = self._capture.read()
+            if not success:
                 break
             now_s = clock()
-            if read == 0:
-                started_s = now_s
-            elif now_s - started_s > at_s:
-                at_s = now_s - started_s
-            else:  # the container has no times, or wrong ones
-                at_s += 1 / (self.fps or USUAL_FPS)
-            read += 1
-            yield at_s, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
-        self._check_end(read)
+            if count == 0:
+                start_s = now_s
+            elif now_s - start_s > time_s:
+                time_s = now_s - start_s
+            else:  # the file contains no times, or wrong ones
+                time_s += 1 / (self.fps or DEFAULT_FPS)
+            count += 1
+            yield time_s, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
+        self._check_end(count)
 
-    def _clock_s(self) -> float:
-        return time.monotonic()
-
-    def _container_s(self) -> float:
+    def _position_s(self) -> float:
         seconds: float = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return seconds
 
-    def _check_end(self, read: int) -> None:
+    def _check_end(self, count: int) -> None:
         if self.live:
-            raise InputError(f"{self.name} sends no more frames: check its cable, and that no other program took it")
-        if read == 0:
-            raise InputError(f"{self.name} holds no frame that can be read: get it again, or convert it to .mp4")
-        if _is_cut_short(Path(self.name)):
-            raise InputError(f"{self.name} is cut short, these were its first {read:,} frames: get it again")
+            raise MediaError(f"{self.name} sends no more frames: check its cable and close other programs that use it")
+        if count == 0:
+            raise MediaError(f"{self.name} contains no readable frames: convert it to .mp4")
+        if _is_truncated(Path(self.name)):
+            raise MediaError(f"{self.name} is truncated after {count:,} readable frames: use the complete file")
 
 
-def _is_cut_short(path: Path) -> bool:
-    """Whether an mp4, mov or avi claims more bytes than there are (ISO/IEC 14496-12, 4.2; RIFF's header).
+def _is_truncated(path: Path) -> bool:
+    """Whether the header of an mp4, mov or avi declares more bytes than the file has.
 
-    Their number of frames would not tell: a trimmed mp4 holds frames that it does not show.
+    ISO/IEC 14496-12, 4.2, and the header of RIFF. The number of frames is no criterion: a trimmed mp4 contains frames
+    that are not shown.
     """
     size, place = path.stat().st_size, 0
     with path.open("rb") as stream:
@@ -183,11 +172,11 @@ def _is_cut_short(path: Path) -> bool:
             head = stream.read(16)
             if head.startswith(b"RIFF"):
                 return 8 + int.from_bytes(head[4:8], "little") > size
-            if place == 0 and head[4:8] not in MP4_STARTS:
+            if place == 0 and head[4:8] not in MP4_BOXES:
                 return False
             length = int.from_bytes(head[:4], "big")
             length = int.from_bytes(head[8:], "big") if length == 1 else length
-            if length < 8:  # 0: to the file's end
+            if length < 8:  # 0: up to the end of the file
                 return False
             place += length
     return place > size
@@ -195,11 +184,11 @@ def _is_cut_short(path: Path) -> bool:
 
 @contextmanager
 def open_video(source: str | Path) -> Iterator[Video]:
-    """A video file or "camera:0", the first camera, open inside the block; InputError if it cannot be opened."""
-    camera = isinstance(source, str) and source.startswith(CAMERA)
-    capture = _open_camera(str(source)) if camera else _open_file(Path(source))
+    """Open a video file or a camera ("camera:0") for the block. Raises MediaError if that fails."""
+    live = isinstance(source, str) and source.startswith(CAMERA)
+    capture = _open_camera(str(source)) if live else _open_file(Path(source))
     try:
-        yield Video(capture, str(source), live=camera)
+        yield Video(capture, str(source), live=live)
     finally:
         capture.release()
 
@@ -207,30 +196,30 @@ def open_video(source: str | Path) -> Iterator[Video]:
 def _open_camera(source: str) -> Any:
     number = source.removeprefix(CAMERA)
     if not number.isdecimal():
-        raise InputError(f"{source} names no camera: write {CAMERA}0 for the first, {CAMERA}1 for the second")
-    with _hushed():
+        raise MediaError(f"{source} is not a camera: use {CAMERA}0 for the first, {CAMERA}1 for the second")
+    with _silenced_opencv():
         capture = cv2.VideoCapture(int(number))
     if not capture.isOpened():
-        raise InputError(f"{source} cannot be opened: connect the camera, or close the program that uses it")
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not the oldest of a queue
+        raise MediaError(f"{source} cannot be opened: connect the camera, or close the program that uses it")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame instead of the oldest in a queue
     return capture
 
 
 def _open_file(path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"{path} is no file: name a video")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used; errors are told by us
-    with _hushed():
-        # Absolute, so that no name is taken for an address; FFmpeg alone, so that none is for a row of pictures.
+        raise MediaError(f"{path} is not a file: use a video file")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; read when FFmpeg is first used
+    with _silenced_opencv():
+        # The absolute path cannot be mistaken for a URL, and other backends would accept a series of images.
         capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
-        raise InputError(f"{path} is damaged, cut short or no video that can be read: get it again, or convert it")
+        raise MediaError(f"{path} is damaged or not a readable video: convert it to .mp4")
     return capture
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """OpenCV's own lines on stderr are held back: what they say is told as an InputError."""
+def _silenced_opencv() -> Iterator[None]:
+    """Suppress OpenCV's messages on stderr. A MediaError reports the failure."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield

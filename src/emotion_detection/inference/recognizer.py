@@ -1,17 +1,19 @@
-"""Frames -> readings: every face found, cropped and read in one call of the network."""
+"""Read the expressions of all faces in a frame, with one call of the network."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from emotion_detection.arrays import Frame, Gray
+from emotion_detection.errors import ModelError
 from emotion_detection.inference.classifier import EmotionClassifier
-from emotion_detection.inference.detector import FaceDetector, Frame, Gray, HaarDetector, to_gray, to_model_input
+from emotion_detection.inference.detector import FaceDetector, HaarDetector, to_gray, to_model_input
 from emotion_detection.inference.pretrained import MODEL
 from emotion_detection.inference.reading import Box, Reading
 
 
 class Recognizer:
-    """Reads stills; `following.Follower` reads videos with it."""
+    """Reads single images. `face_tracker.FaceTracker` reads videos with it."""
 
     def __init__(
         self, classifier: EmotionClassifier, detector: FaceDetector, *, faces: Literal["all", "largest"] = "all"
@@ -26,34 +28,36 @@ class Recognizer:
         detector: FaceDetector | None = None,
         faces: Literal["all", "largest"] = "all",
     ) -> "Recognizer":
-        """model: an ONNX file, the registry's models:/name@alias or models:/name/version, or None: the shipped one.
+        """Load a model: an ONNX file, models:/<name>@<alias>, models:/<name>/<version>, or the shipped model.
 
-        InputError if there is no such model or it is none of this project.
+        Raises ModelError if the model does not exist or is not a model of this project.
         """
-        return cls(EmotionClassifier(_located(model)), detector or HaarDetector(), faces=faces)
+        return cls(EmotionClassifier(_model_path(model)), detector or HaarDetector(), faces=faces)
 
     def recognize(self, frame_rgb: Frame) -> list[Reading]:
-        """The readings of a still u8 (h,w,3), from left to right; none without a face."""
+        """Return the readings of a uint8 RGB image (height, width, 3) from left to right."""
         gray = to_gray(frame_rgb)
-        return self.read(gray, self.chosen(self.detector.detect(gray)))
+        return self.read(gray, self.select(self.detector.detect(gray)))
 
-    def chosen(self, boxes: Sequence[Box]) -> list[Box]:
-        """Those to read: all from left to right, or the largest alone."""
+    def select(self, boxes: Sequence[Box]) -> list[Box]:
+        """All boxes from left to right, or only the largest one."""
         if self.faces == "largest":
             return sorted(boxes, key=lambda box: box.width * box.height)[-1:]
         return sorted(boxes, key=lambda box: (box.left, box.top))
 
     def read(self, gray: Gray, boxes: Sequence[Box]) -> list[Reading]:
-        """A reading for each box of gray u8 (h,w), in one call of the network."""
+        """Classify the face in each box."""
         probabilities = self.classifier.probabilities(to_model_input(gray, boxes))
         return [Reading(box, row) for box, row in zip(boxes, probabilities, strict=True)]
 
 
-def _located(model: str | Path | None) -> Path:
+def _model_path(model: str | Path | None) -> Path:
     if model is None:
         return MODEL
-    if str(model).startswith("models:/"):
+    if not str(model).startswith("models:/"):
+        return Path(model)
+    try:
         from emotion_detection.experiments.registry import fetch  # MLflow takes seconds to import
-
-        return fetch(str(model))
-    return Path(model)
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{model} needs the package {error.name}: pip install {error.name}") from error
+    return fetch(str(model))

@@ -1,4 +1,4 @@
-"""Readings as a table: one row a face, written to a file as the rows come, and counted."""
+"""Write readings to a table with one row per face, and count them."""
 
 import csv
 import json
@@ -10,48 +10,47 @@ from typing import Any
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import InputError
+from emotion_detection.errors import UsageError
 from emotion_detection.inference.reading import Reading
 
 Row = dict[str, Any]
 Write = Callable[[Iterable[Row]], None]
 
+# frame, which starts with 0, and time_s are empty for an image; track is empty without tracking. The box is in px.
+BOX = ("left", "top", "width", "height")
 PROBABILITIES = tuple(f"p_{emotion}" for emotion in EMOTIONS)
-# frame, from 0, and time_s are empty for a picture, track wherever nobody is followed. The box is in px.
-PLACE = ("source", "frame", "time_s", "track", "left", "top", "width", "height")
-COLUMNS = (*PLACE, "emotion", "confidence", "unsure", *PROBABILITIES)
-PEOPLE = 8  # told one by one
-GROUP = 8192  # rows of a parquet file that are held until they are written
+COLUMNS = ("source", "frame", "time_s", "track", *BOX, "emotion", "confidence", "unsure", *PROBABILITIES)
+MAX_LISTED_PEOPLE = 8
+ROW_GROUP = 8192  # rows of a parquet file that are kept in memory until they are written
 
 
 def rows(
     readings: Sequence[Reading], source: str, *, frame: int | None = None, time_s: float | None = None
 ) -> list[Row]:
-    """One row a reading, its keys COLUMNS; seconds are rounded to 3 places, probabilities to 4."""
-    name = source.encode("utf-8", "replace").decode()  # a file's name may be no text at all
-    at: Row = {"source": name, "frame": frame, "time_s": None if time_s is None else round(time_s, 3)}
-    return [at | _row(reading) for reading in readings]
+    """Return a row for each reading, with the keys COLUMNS. Seconds are rounded to 3 places, probabilities to 4."""
+    name = source.encode("utf-8", "replace").decode()  # a file name may contain bytes that are not text
+    position: Row = {"source": name, "frame": frame, "time_s": None if time_s is None else round(time_s, 3)}
+    return [position | _row(reading) for reading in readings]
 
 
 def _row(reading: Reading) -> Row:
-    box = reading.box
-    row: Row = {"track": reading.track, "left": box.left, "top": box.top, "width": box.width, "height": box.height}
-    row |= {"emotion": reading.emotion, "confidence": round(reading.confidence, 4), "unsure": bool(reading.unsure)}
-    shares = (round(float(share), 4) for share in reading.probabilities)
-    return row | dict(zip(PROBABILITIES, shares, strict=True))
+    values = reading.as_dict()
+    row: Row = {"track": values["track"], **dict(zip(BOX, values["box"], strict=True))}
+    row |= {key: values[key] for key in ("emotion", "confidence", "unsure")}
+    return row | dict(zip(PROBABILITIES, values["probabilities"], strict=True))
 
 
 @contextmanager
 def table(path: Path) -> Iterator[Write]:
-    """A function that appends rows to a file, whole under its name when the block ends well, else not there.
+    """Yield a function that appends rows. The file gets its name if the block succeeds; otherwise no file is left.
 
-    The suffix decides: .csv (UTF-8, with a header), .json (one list, one row a line), .parquet (needs pyarrow).
-    Memory does not grow with the rows. InputError for another suffix and for a missing pyarrow.
+    The suffix selects the format: .csv (UTF-8, with a header), .json (a list with one row per line), .parquet (needs
+    pyarrow). Rows are not kept in memory. Raises UsageError for another suffix or if pyarrow is missing.
     """
     write_to = WRITERS.get(path.suffix.lower())
     if write_to is None:
-        raise InputError(f"{path} ends in none of {', '.join(WRITERS)}: a table has one of these forms")
-    with atomic_output(path) as written, write_to(written) as write:
+        raise UsageError(f"{path} is not a known table format: use one of the suffixes {', '.join(WRITERS)}")
+    with atomic_output(path) as temporary, write_to(temporary) as write:
         yield write
 
 
@@ -65,7 +64,7 @@ def _csv(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _json(path: Path) -> Iterator[Write]:
-    """A list, because a .json file of anything else is none to most readers; a row a line, so that it streams."""
+    """Write a list, because most programs expect one in a .json file, with a row per line."""
     with path.open("w", encoding="utf-8") as stream:
         separator = "[\n"
 
@@ -85,20 +84,20 @@ def _parquet(path: Path) -> Iterator[Write]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
-        raise InputError(f"{path.name} needs pyarrow: pip install 'emotion-detection[train]', or write .csv") from error
+        raise UsageError(f"{path.suffix} needs pyarrow: pip install pyarrow, or write .csv") from error
     types = dict.fromkeys(COLUMNS, pa.int32()) | dict.fromkeys(("confidence", *PROBABILITIES), pa.float32())
     types |= {"source": pa.string(), "emotion": pa.string(), "time_s": pa.float64(), "unsure": pa.bool_()}
     schema = pa.schema(list(types.items()))
-    held: list[Row] = []
+    pending: list[Row] = []
     with pq.ParquetWriter(path, schema) as writer:
 
         def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(held, schema))
-            held.clear()
+            writer.write_table(pa.Table.from_pylist(pending, schema))
+            pending.clear()
 
         def write(rows: Iterable[Row]) -> None:
-            held.extend(rows)
-            if len(held) >= GROUP:
+            pending.extend(rows)
+            if len(pending) >= ROW_GROUP:
                 flush()
 
         yield write
@@ -109,7 +108,7 @@ WRITERS = {".csv": _csv, ".json": _json, ".parquet": _parquet}
 
 
 class Tally:
-    """Counts rows as they come: of all, and of each person who is followed."""
+    """Counts the emotions of rows, in total and for each person."""
 
     def __init__(self) -> None:
         self.emotions: Counter[str] = Counter()
@@ -123,25 +122,25 @@ class Tally:
             if row["track"] is not None:
                 self.tracks.setdefault(row["track"], Counter())[row["emotion"]] += 1
 
-    def summary(self, seen: int, unit: str) -> Iterator[str]:
-        """Lines for a person: how much was read, then what each of those seen longest showed.
+    def summary(self, count: int, unit: str) -> Iterator[str]:
+        """Yield lines of text: the totals, then the people with the most frames.
 
-        seen counts the units, "frame" or "picture".
+        count: how many units ("frame" or "picture") were read.
         """
         faces, unsure = sum(self.emotions.values()), sum(self.unsure.values())
-        told = f": {_most(self.emotions)}" if faces else ""
-        yield f"{_count(seen, unit)}, {_count(faces, 'face')}{told}" + f" ({unsure:,} unsure)" * bool(unsure)
+        emotions = f": {_percentages(self.emotions)}" if faces else ""
+        yield f"{_plural(count, unit)}, {_plural(faces, 'face')}{emotions}" + f" ({unsure:,} unsure)" * bool(unsure)
         frames = {track: sum(emotions.values()) for track, emotions in self.tracks.items()}
-        for track in sorted(sorted(frames, key=lambda track: -frames[track])[:PEOPLE]):
-            yield f"  person {track}: {_count(frames[track], 'frame')}, {_most(self.tracks[track])}"
-        if len(frames) > PEOPLE:
-            yield f"  and {len(frames) - PEOPLE:,} more, seen for less long"
+        for track in sorted(sorted(frames, key=lambda track: -frames[track])[:MAX_LISTED_PEOPLE]):
+            yield f"  person {track}: {_plural(frames[track], 'frame')}, {_percentages(self.tracks[track])}"
+        if len(frames) > MAX_LISTED_PEOPLE:
+            yield f"  and {len(frames) - MAX_LISTED_PEOPLE:,} more people with fewer frames"
 
 
-def _most(emotions: Counter[str]) -> str:
+def _percentages(emotions: Counter[str]) -> str:
     total = sum(emotions.values())
     return ", ".join(f"{emotion} {count / total:.0%}" for emotion, count in emotions.most_common())
 
 
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+def _plural(count: int, unit: str) -> str:
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"

@@ -1,0 +1,17 @@
+"""The browser of tests and benchmarks: a headless Chromium that plays a film as its camera."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Playwright
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+
+
+def launch(driver: "Playwright", film: Path) -> "Browser":
+    """Start Chromium; it repeats `film`, concatenated JPEGs, as its camera and allows every page to use it."""
+    camera = f"--use-file-for-fake-video-capture={film}"
+    flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", camera]
+    return driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *flags])
