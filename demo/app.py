@@ -1,103 +1,100 @@
-"""The demo: every face before your webcam, with its expression. Start it, then open the address it prints."""
+"""The demo's command line: reads the faces in front of a webcam, in the browser."""
 
-# ruff: noqa: E402
-
-import argparse
 import os
 import socket
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-STARTED = time.perf_counter()
-# Read while Gradio and MLflow are imported: nothing is sent anywhere.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it tells of every step of seeding the registry
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-import gradio as gr
-import uvicorn
-from fastapi import FastAPI, Response
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.staticfiles import StaticFiles
+from emotion_detection.command_line import run_command
+from emotion_detection.errors import UsageError
 
-from emotion_detection.errors import InputError, report_errors
-from emotion_detection.inference.detector import FaceDetector, HaarDetector, YunetDetector
-from examples import EXAMPLES, example
-from live import Live
-from page import ASSETS, THEME, build
-from serving import Serving
-
-LOOPBACK = ["127.0.0.1", "localhost"]
+STARTED_S = time.perf_counter()
+# Libraries read these while they are imported: no telemetry, no downloads.
+OFFLINE = {
+    "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="an ONNX file or models:/name@alias; default: the registry's champion")
-    parser.add_argument("--host", default="127.0.0.1", help="who may come in; 0.0.0.0 lets the whole network see you")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--faces", choices=("all", "largest"), default="all")
-    parser.add_argument("--detector", default="haar", help="haar, or the path of a YuNet model file")
-    parser.add_argument(
-        "--share", action="store_true", help="not offered: it would send the pictures through a stranger"
-    )
-    arguments = parser.parse_args()
-    with report_errors():
-        serve(arguments)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the demo serves, and where."""
+
+    model: str | None = None
+    """An .onnx file or models:/NAME@ALIAS; by default the champion of the model registry."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 opens the demo to your network."""
+    port: Annotated[int, Parameter(validator=Number(gte=1, lte=65535))] = 7860
+    """The port to listen on."""
+    faces: Literal["all", "largest"] = "all"
+    """Which faces of a frame to read."""
+    detector: str = "haar"
+    """haar, or the path of YuNet's .onnx file."""
+    share: Annotated[bool, Parameter(negative=())] = False
+    """Not supported: a public link would send the pictures through a third-party server."""
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    if arguments.share:
-        raise InputError(
-            "--share is not offered: frames would pass through somebody else's server; use --host and a VPN"
-        )
-    check_port(arguments.host, arguments.port)
-    detector = HaarDetector() if arguments.detector == "haar" else YunetDetector(Path(arguments.detector))
-    app = build_app(Serving(arguments.model), detector, faces=arguments.faces)
-    if arguments.host in LOOPBACK:
-        # A foreign name that is made to point here must not reach a camera that listens to this computer alone.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
-    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning", ws_max_size=4_000_000)
-    server = uvicorn.Server(config)
-    app.router.on_startup.append(lambda: announce(arguments.host, arguments.port))
-    server.run()
+DEFAULTS = DemoOptions()
 
 
-def build_app(serving: Serving, detector: FaceDetector, *, faces: str) -> FastAPI:
-    """The whole server: the page, its assets, the camera's WebSocket and the photos."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    live = Live(serving, detector, faces=faces)
-    app.state.live, app.state.serving = live, serving
-    app.include_router(live.router)
-    app.mount("/own", StaticFiles(directory=ASSETS))  # /assets is Gradio's
-    pictures = {name: example(name) for name in EXAMPLES}
+def demo(options: DemoOptions = DEFAULTS) -> None:
+    """Read the faces in front of your webcam. Open the address that is printed; Ctrl-C stops the demo."""
+    os.environ.update(OFFLINE)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it logs each step of registering the shipped model
+    with suppress(KeyboardInterrupt):
+        serve(options)
+    print("\nThe demo has stopped.")
 
-    @app.get("/examples/{name}.jpg")
-    def show(name: str) -> Response:
-        known = name in pictures
-        return Response(pictures.get(name), media_type="image/jpeg", status_code=200 if known else 404)
 
-    page = build(serving, detector, faces=faces)
-    head = '<script src="/own/live.js" defer></script>'
-    return gr.mount_gradio_app(
-        app, page, "/", theme=THEME, css_paths=ASSETS / "style.css", head=head, ssr_mode=False, footer_links=[]
-    )
+def serve(options: DemoOptions) -> None:
+    """Serve the page until a signal ends it."""
+    if options.share:
+        raise UsageError("--share is not supported, because it would send pictures through a third-party server")
+    check_port(options.host, options.port)
+    # Gradio takes seconds to import: wrong options are reported before.
+    from champion import ServedModel
+    from emotion_detection.inference.detector import HaarDetector, YunetDetector
+
+    served_model = ServedModel(options.model)
+    detector = HaarDetector() if options.detector == "haar" else YunetDetector(Path(options.detector))
+
+    from server import build_app, run_server
+
+    def announce() -> None:
+        seconds = time.perf_counter() - STARTED_S
+        print(f"open {page_url(options.host, options.port)} (ready after {seconds:.1f} s; Ctrl-C stops it)", flush=True)
+        served_model.follow()
+
+    app = build_app(served_model, detector, faces=options.faces, host=options.host)
+    run_server(app, host=options.host, port=options.port, on_listening=announce)
 
 
 def check_port(host: str, port: int) -> None:
-    """InputError if somebody else listens there already."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InputError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port") from error
+    """Raise UsageError if the demo cannot listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = f"{host}:{port} cannot be used ({error.strerror})"
+        raise UsageError(f"{reason}; choose another --port or --host") from error
 
 
-def announce(host: str, port: int) -> None:
-    spent = time.perf_counter() - STARTED
-    print(f"open http://{host}:{port} (ready after {spent:.1f} s; Ctrl-C ends it)", flush=True)
+def page_url(host: str, port: int) -> str:
+    """The address of the page; an IPv6 host needs brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 if __name__ == "__main__":
-    main()
+    run_command(demo)

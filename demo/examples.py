@@ -1,11 +1,11 @@
-"""Pictures to try without a camera: drawn people, made when the page starts, so that nobody's picture is in here."""
+"""Example pictures of drawn people, rendered when the demo starts: no photograph of a person is needed."""
 
 import cv2
 import numpy as np
 
 from emotion_detection.synthetic.sample import draw_frame
 
-# Name -> who is drawn, a seed by which the detector finds them all, and the width in px.
+# Name -> emotions, a seed with which the detector finds every face, and the width in px.
 EXAMPLES = {
     "one": (["happy"], 2, 480),
     "two": (["surprise", "neutral"], 10, 640),
@@ -14,8 +14,8 @@ EXAMPLES = {
 HEIGHT_PX = 400
 
 
-def example(name: str) -> bytes:
-    """A JPEG of drawn people side by side."""
+def draw_example(name: str) -> bytes:
+    """The JPEG file of an example."""
     emotions, seed, width_px = EXAMPLES[name]
     frame, _ = draw_frame(emotions, np.random.default_rng(seed), width_px=width_px, height_px=HEIGHT_PX)
     return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -1,56 +1,62 @@
-"""The page: four tabs. The camera and photos are drawn by assets/live.js, the rest is Gradio's."""
+"""The page with its four tabs. assets/ draws the webcam and photo tabs, Gradio the other two."""
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
-from emotion_detection.errors import InputError
+from champion import ServedModel
+from emotion_detection.arrays import Frame
+from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.annotate import draw
 from emotion_detection.inference.detector import FaceDetector
 from emotion_detection.inference.face_tracker import FaceTracker
 from emotion_detection.inference.media import open_video
+from emotion_detection.inference.reading import Reading
 from emotion_detection.inference.recognizer import Recognizer
-from emotion_detection.inference.table import COLUMNS, rows, table
+from emotion_detection.inference.table import COLUMNS, Row, rows, table
 from emotion_detection.inference.timeline import Timeline
 from emotion_detection.inference.video_writer import video_writer
 from emotion_detection.plotting.colors import COLORS
 from examples import EXAMPLES
-from serving import Serving
 
 ASSETS = Path(__file__).with_name("assets")
-FORGET_S = 600  # uploaded videos and what was made of them
+DELETE_AFTER_S = 600  # uploaded videos and the files made from them
+REFRESH_S = 5  # of the model tab
 SHOWN_ROWS = 200
-PROGRESS = gr.Progress()  # as a default it tells Gradio to hand in a bar
-HERO = """<div class="hero"><h1>Emotion detection</h1>
-<p>Reads the expressions of faces. Expressions, not feelings: nobody can see those in a picture.</p></div>"""
-LAW = """The European Union's AI Act (Regulation 2024/1689, article 5(1)(f)) forbids reading emotions at work and in
-schools. Tell the people whose faces are read, and ask them first."""
+PROGRESS = gr.Progress()  # Gradio passes a progress bar to a function with this default
+TITLE = """<div class="page-title"><h1>Emotion detection</h1>
+<p>Reads facial expressions. An expression is not a feeling: a picture cannot show what a person feels.</p></div>"""
+LAW = """The European Union's AI Act (Regulation 2024/1689, article 5(1)(f)) prohibits emotion recognition in workplaces
+and schools, except for medical or safety reasons. Inform the people whose faces are read, and ask for their consent."""
+PRIVACY = f"""An uploaded video is kept in a temporary folder of the computer that runs the demo, and is deleted
+{DELETE_AFTER_S // 60} minutes later."""
 
-# System fonts: Gradio's own themes fetch theirs from the web.
+# System fonts: Gradio's own themes download theirs.
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 THEME = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", **FONTS)
 
 
-def build(serving: Serving, detector: FaceDetector, *, faces: str) -> gr.Blocks:
-    with gr.Blocks(title="Emotion detection", delete_cache=(60, FORGET_S), analytics_enabled=False) as page:
-        gr.HTML(HERO)
+def build_page(served_model: ServedModel, detector: FaceDetector, *, faces: Literal["all", "largest"]) -> gr.Blocks:
+    with gr.Blocks(title="Emotion detection", delete_cache=(60, DELETE_AFTER_S), analytics_enabled=False) as page:
+        gr.HTML(TITLE)
         with gr.Tabs():
             with gr.Tab("Webcam", render_children=True):
-                gr.HTML(_fragment("live.html"))
+                gr.HTML(_fragment("webcam.html"))
             with gr.Tab("Photo", render_children=True):
-                gr.HTML(_fragment("photo.html", examples=_examples()))
+                gr.HTML(_fragment("photo.html", examples=_example_buttons()))
             with gr.Tab("Video"):
-                _video_tab(serving, detector, faces)
+                _video_tab(served_model, detector, faces)
             with gr.Tab("Model"):
-                _model_tab(serving, page)
+                _model_tab(served_model, page)
     return page
 
 
@@ -58,121 +64,157 @@ def _fragment(name: str, **values: str) -> str:
     return Template((ASSETS / name).read_text()).substitute(colors=html.escape(json.dumps(COLORS)), **values)
 
 
-def _examples() -> str:
-    buttons = (
+def _example_buttons() -> str:
+    return "".join(
         f'<button type="button" data-example="{name}"><img src="/examples/{name}.jpg" alt="{name}"></button>'
         for name in EXAMPLES
     )
-    return "".join(buttons)
 
 
-def _video_tab(serving: Serving, detector: FaceDetector, faces: str) -> None:
-    gr.Markdown(
-        "An uploaded video lies in a temporary folder of this computer while it is read, and is deleted "
-        f"{FORGET_S // 60} minutes later."
-    )
+def _video_tab(served_model: ServedModel, detector: FaceDetector, faces: Literal["all", "largest"]) -> None:
+    gr.Markdown(PRIVACY)
     with gr.Row():
-        given = gr.File(label="a video", file_types=["video"], scale=2)
-        annotated = gr.Checkbox(label="draw the readings into a copy of the video", value=True, scale=1)
+        upload = gr.File(label="Video", file_types=["video"], scale=2)
+        annotate = gr.Checkbox(label="Also write an annotated copy of the video", value=True, scale=1)
     start = gr.Button("Read the video", variant="primary")
     with gr.Column(visible=False) as results:
-        figure = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+        timeline = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
         with gr.Row():
-            movie = gr.Video(show_label=False, interactive=False)
-            files = gr.File(label="every reading, as a table", interactive=False)
-        shown = gr.Dataframe(headers=list(COLUMNS), label=f"the first {SHOWN_ROWS} readings", interactive=False)
+            annotated = gr.Video(show_label=False, interactive=False)
+            readings = gr.File(label="All readings (CSV)", interactive=False)
+        preview = gr.Dataframe(headers=list(COLUMNS), label=f"First {SHOWN_ROWS} readings", interactive=False)
 
-    kept: list[TemporaryDirectory[str]] = []  # of the last video; Gradio has copied what it shows
+    kept: list[TemporaryDirectory[str]] = []  # of the last video; Gradio copies what it shows
 
-    def read(path: str | None, draw_too: bool, progress: gr.Progress = PROGRESS) -> tuple[Any, ...]:
+    def read(path: str | None, write_copy: bool, progress: gr.Progress = PROGRESS) -> tuple[Any, ...]:
         if not path:
             raise gr.Error("Choose a video first.")
-        recognizer = Recognizer(serving.model.classifier, detector, faces="largest" if faces == "largest" else "all")
+        recognizer = Recognizer(served_model.current.classifier, detector, faces=faces)
         while kept:
             kept.pop().cleanup()
         kept.append(TemporaryDirectory(prefix="readings-"))
-        outputs = Outputs(Path(kept[0].name), draw_too=draw_too)
+        outputs = VideoOutputs.in_folder(Path(kept[0].name), annotated=write_copy)
         try:
-            return gr.Column(visible=True), *read_video(Path(path), recognizer, outputs, progress)
-        except InputError as error:
+            first_rows = read_video(Path(path), recognizer, outputs, progress)
+        except EmotionDetectionError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        files = (str(path) if path else None for path in (outputs.timeline, outputs.annotated, outputs.table))
+        return gr.Column(visible=True), *files, _cells(first_rows)
 
-    start.click(read, [given, annotated], [results, figure, movie, files, shown], concurrency_limit=1)
-
-
-class Outputs:
-    """The files that a video becomes."""
-
-    def __init__(self, folder: Path, *, draw_too: bool) -> None:
-        self.figure, self.table = folder / "timeline.png", folder / "readings.csv"
-        self.movie = folder / "annotated.webm" if draw_too else None
+    start.click(read, [upload, annotate], [results, timeline, annotated, readings, preview], concurrency_limit=1)
 
 
-def read_video(path: Path, recognizer: Recognizer, outputs: Outputs, progress: Any) -> tuple[Any, ...]:
-    """Write the outputs of a video; returns figure, movie or None, table, and the table's first rows."""
-    follower, timeline = FaceTracker(recognizer), Timeline()
-    first: list[Any] = []
-    with open_video(path) as video, table(outputs.table) as write, _film(outputs.movie, video.fps) as add:
-        for number, (at_s, frame) in enumerate(video):
-            progress((number, video.frames), desc="reading", unit="frames")
-            readings = follower.recognize(frame, at_s)
-            listed = rows(readings, path.name, frame=number, time_s=at_s)
-            write(listed)
-            timeline.add(listed, until_s=at_s)
-            first += listed[: SHOWN_ROWS - len(first)]
-            add(at_s, frame, readings)
-    timeline.draw(outputs.figure)
-    cells = [["" if row[column] is None else row[column] for column in COLUMNS] for row in first]
-    return str(outputs.figure), str(outputs.movie) if outputs.movie else None, str(outputs.table), cells
+@dataclass(frozen=True)
+class VideoOutputs:
+    """The files that are made from a video."""
+
+    timeline: Path
+    table: Path
+    annotated: Path | None
+
+    @classmethod
+    def in_folder(cls, folder: Path, *, annotated: bool) -> "VideoOutputs":
+        return cls(folder / "timeline.png", folder / "readings.csv", folder / "annotated.webm" if annotated else None)
+
+
+def read_video(path: Path, recognizer: Recognizer, outputs: VideoOutputs, progress: Callable[..., Any]) -> list[Row]:
+    """Read a video and write the outputs; returns the first rows of the table."""
+    tracker, timeline = FaceTracker(recognizer), Timeline()
+    first_rows: list[Row] = []
+    with (
+        open_video(path) as video,
+        table(outputs.table) as write_rows,
+        _annotated_video(outputs.annotated, video.fps) as write_frame,
+    ):
+        for number, (time_s, frame) in enumerate(video):
+            progress((number, video.frames), desc="Reading", unit="frames")
+            readings = tracker.recognize(frame, time_s)
+            frame_rows = rows(readings, path.name, frame=number, time_s=time_s)
+            write_rows(frame_rows)
+            write_frame(time_s, frame, readings)
+            timeline.add(frame_rows, until_s=time_s)
+            first_rows += frame_rows[: SHOWN_ROWS - len(first_rows)]
+    timeline.draw(outputs.timeline)
+    return first_rows
 
 
 @contextmanager
-def _film(path: Path | None, fps: float | None) -> Iterator[Any]:
-    """A function that draws a frame's readings and adds it to the film; does nothing without a path."""
+def _annotated_video(
+    path: Path | None, fps: float | None
+) -> Iterator[Callable[[float, Frame, Sequence[Reading]], None]]:
+    """A function that draws the readings of a frame into the video at `path`; without a path it does nothing."""
     if path is None:
         yield lambda *_: None
         return
-    with video_writer(path, fps) as movie:
-        yield lambda at_s, frame, readings: movie.add(at_s, draw(frame, readings))
+    with video_writer(path, fps) as writer:
+        yield lambda time_s, frame, readings: writer.add(time_s, draw(frame, readings))
 
 
-def _model_tab(serving: Serving, page: gr.Blocks) -> None:
+def _cells(table_rows: Sequence[Row]) -> list[list[Any]]:
+    return [["" if row[column] is None else row[column] for column in COLUMNS] for row in table_rows]
+
+
+def _model_tab(served_model: ServedModel, page: gr.Blocks) -> None:
     about = gr.Markdown()
     with gr.Row():
-        choice = gr.Dropdown(label="serve", choices=[], allow_custom_value=True, scale=3)
+        choice = gr.Dropdown(label="Model to serve", choices=[], allow_custom_value=True, scale=3)
         switch = gr.Button("Switch", scale=1)
-    registered = gr.Dataframe(label="registered versions", interactive=False)
+    registered = gr.Dataframe(label="Registered versions", interactive=False)
     gr.Markdown(LAW)
-    with gr.Accordion("Model card of the model that ships", open=False):
+    with gr.Accordion("Model card of the shipped model", open=False):
         gr.Markdown((pretrained.FOLDER / "README.md").read_text())
+    offered = gr.State([])  # the choices that this page shows
 
-    def look() -> tuple[Any, ...]:
-        versions = serving.versions()
-        name = str(serving.uri).removeprefix("models:/").partition("@")[0].partition("/")[0]
-        aliases = [f"models:/{name}@{alias}" for one in versions for alias in one["aliases"].split(", ") if alias]
-        choices = aliases + [f"models:/{name}/{one['version']}" for one in versions]
-        cells = {"headers": list(versions[0]), "data": [list(one.values()) for one in versions]} if versions else None
-        return describe(serving), gr.Dropdown(choices=choices, value=serving.uri or serving.model.source), cells
+    def show() -> tuple[Any, ...]:
+        description, _, version_table, choices = refresh(shown=[])
+        value = served_model.uri or served_model.current.source
+        return description, gr.Dropdown(choices=choices, value=value), version_table, choices
 
-    def change(uri: str) -> tuple[Any, ...]:
-        if not uri.startswith("models:/"):
-            raise gr.Error("Only models of the registry can be chosen here: models:/name@alias or models:/name/number.")
-        serving.use(uri)
-        return look()
+    def refresh(shown: list[str]) -> tuple[Any, ...]:
+        """Like show, but leaves the person's choice in the dropdown."""
+        versions = served_model.versions()
+        choices = model_choices(served_model, versions)
+        dropdown = gr.skip() if choices == shown else gr.Dropdown(choices=choices)
+        return describe(served_model), dropdown, _version_table(versions), choices
 
-    outputs = [about, choice, registered]
-    page.load(look, outputs=outputs)
-    gr.Timer(5).tick(look, outputs=outputs, show_progress="hidden")
-    switch.click(change, choice, outputs)
+    def switch_model(uri: str, shown: list[str]) -> tuple[Any, ...]:
+        try:
+            served_model.switch(uri)
+        except EmotionDetectionError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return refresh(shown)
+
+    outputs = [about, choice, registered, offered]
+    page.load(show, outputs=outputs)
+    gr.Timer(REFRESH_S).tick(refresh, offered, outputs, show_progress="hidden")
+    switch.click(switch_model, [choice, offered], outputs)
 
 
-def describe(serving: Serving) -> str:
-    """What serves now, as Markdown."""
-    model = serving.model
-    told = {key: model.tags.get(key) or model.classifier.about.get(key) for key in ("dataset", "run_id", "git_commit")}
+def model_choices(served_model: ServedModel, versions: Sequence[dict[str, str]]) -> list[str]:
+    """The aliases, then the versions of the served model."""
+    aliases = [alias for version in versions for alias in version["aliases"].split(", ") if alias]
+    return [f"models:/{served_model.name}@{alias}" for alias in aliases] + [
+        f"models:/{served_model.name}/{version['version']}" for version in versions
+    ]
+
+
+def _version_table(versions: Sequence[dict[str, str]]) -> dict[str, list[Any]] | None:
+    if not versions:
+        return None
+    return {"headers": list(versions[0]), "data": [list(version.values()) for version in versions]}
+
+
+def describe(served_model: ServedModel) -> str:
+    """The served model in Markdown: name, error message, origin and scores."""
+    model = served_model.current
+    origin = {
+        key: model.tags.get(key) or model.classifier.metadata.get(key) for key in ("dataset", "run_id", "git_commit")
+    }
     scores = {key: model.tags[key] for key in ("val_accuracy", "test_accuracy", "test_macro_f1") if key in model.tags}
-    lines = [f"**Serving** `{model.source}`" + (f" as `{serving.uri}`" if serving.uri else "")]
-    lines += [f"{serving.message}"] if serving.message else []
-    lines += [" · ".join(f"{key.replace('_', ' ')} `{value}`" for key, value in told.items() if value)]
-    lines += [" · ".join(f"{key.replace('_', ' ')} **{float(value):.3f}**" for key, value in scores.items())]
+    lines = [
+        f"**Serving** `{model.source}`" + (f" as `{served_model.uri}`" if served_model.uri else ""),
+        served_model.message,
+        " · ".join(f"{key.replace('_', ' ')} `{value}`" for key, value in origin.items() if value),
+        " · ".join(f"{key.replace('_', ' ')} **{float(value):.3f}**" for key, value in scores.items()),
+    ]
     return "\n\n".join(line for line in lines if line)

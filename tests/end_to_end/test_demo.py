@@ -1,13 +1,13 @@
-"""The demo as people use it: its own process, a real browser with a film as its camera, and whatever they drop."""
+"""The demo in its own process, and its page in a browser whose camera shows three drawn people."""
 
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +15,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.support.cameras import camera, picture
+from tests.support import chromium
+from tests.support.cameras import jpeg_frames, picture_file, write_camera
 from tests.support.paths import ROOT
+from tests.support.versions import register_version
+from websockets.sync.client import connect
 
 from emotion_detection.inference import pretrained
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
-STARTS_S = 90
-# Loaded by every Python process of the demo: whoever imports TensorFlow or calls a host that is not this one fails.
+START_S = 90
+WAIT_MS = 60_000
+# Loaded by each Python process of the demo: importing TensorFlow and connecting to another host are errors.
 GUARD = """
 import socket, sys
 class Wall:
@@ -34,54 +37,72 @@ connect = socket.socket.connect
 def guarded(self, address):
     if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
         print("FOREIGN", address, file=sys.stderr, flush=True)
-        raise OSError("no way out")
+        raise OSError("no connection to other hosts")
     return connect(self, address)
 socket.socket.connect = guarded
 """
+# Makes a page wait for the camera until the test calls grant(), and records the calls and the streams.
+SLOW_CAMERA = """
+window.requests = 0;
+window.streams = [];
+const permission = new Promise(resolve => { window.grant = resolve; });
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async constraints => {
+  window.requests++;
+  await permission;
+  const stream = await open(constraints);
+  window.streams.push(stream);
+  return stream;
+};
+"""
+TRACK_STATES = "window.streams.flatMap(stream => stream.getTracks().map(track => track.readyState))"
+DRAWN = """canvas => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter(value => value).length;
+}"""
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A home, a temporary folder and a store of its own, and no way out."""
+    """Environment variables that give a process its own home, temporary folder and store."""
     for name in ("home", "temp", "guard"):
         (home / name).mkdir(exist_ok=True)
     (home / "guard" / "sitecustomize.py").write_text(GUARD)
-    folders = {"HOME": home / "home", "TMPDIR": home / "temp", "PYTHONPATH": home / "guard"}
+    paths = os.pathsep.join(filter(None, (str(home / "guard"), os.environ.get("PYTHONPATH"))))
+    folders = {"HOME": str(home / "home"), "TMPDIR": str(home / "temp"), "PYTHONPATH": paths}
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}", "PYTHONDONTWRITEBYTECODE": "1"}
-    return os.environ | {name: str(path) for name, path in folders.items()} | store
+    return os.environ | folders | store
 
 
 @contextmanager
-def demo(home: Path, *options: str, **variables: str):
-    """The address of a running demo."""
-    port = free_port()
-    log = home / "log"
+def running_demo(home: Path, *options: str):
+    """A demo that is ready: its process, its address and its log."""
+    port, log = free_port(), home / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "demo" / "app.py"), "--port", str(port), *options],
             cwd=home,
-            env=environment(home) | variables,
+            env=environment(home),
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     try:
-        wait(lambda: process.poll() is not None or "open http" in log.read_text(), "the page to be served", STARTS_S)
+        wait_for(lambda: process.poll() is not None or "open http" in log.read_text(), "the demo to start", START_S)
         assert process.poll() is None, log.read_text()
-        yield f"http://127.0.0.1:{port}"
-        assert "FOREIGN" not in log.read_text()
+        yield process, f"http://127.0.0.1:{port}", log
     finally:
-        process.terminate()
-        process.wait(20)
+        process.kill()
+        process.wait()
 
 
-def wait(happened, what: str, seconds: float = 30):
+def wait_for(condition, what: str, seconds: float = 30):
     end = time.monotonic() + seconds
-    while not (result := happened()):
+    while not (result := condition()):
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.1)
     return result
@@ -92,274 +113,223 @@ def get(url: str):
         return json.load(reply)
 
 
-def post(url: str, content: bytes):
-    request = urllib.request.Request(url, content, {"Content-Type": "application/octet-stream"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        return json.load(reply)
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("demo")
+def home(tmp_path_factory, migrated_store):
+    folder = tmp_path_factory.mktemp("demo")
+    (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
+    return folder
 
 
 @pytest.fixture(scope="module")
 def address(home):
-    with demo(home) as url:
-        wait(lambda: get(f"{url}/serving")["message"] == "", "the registry's champion", STARTS_S)
+    with running_demo(home) as (_, url, log):
+        wait_for(lambda: get(f"{url}/serving")["message"] == "", "the registry's champion", START_S)
         yield url
+        assert "FOREIGN" not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not chromium.CHROMIUM.exists():
+        pytest.skip(f"{chromium.CHROMIUM} does not exist: apt-get install chromium, or set CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = chromium.launch(driver, write_camera(tmp_path_factory.mktemp("film") / "people.mjpeg", 3))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def browser(tmp_path):
-    """A function that opens the page in a Chromium whose camera shows so many drawn faces."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium, or set CHROMIUM")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+def open_page(browser, address):
+    """A function that opens the page in its own context. Requests to other hosts and script errors fail the test."""
+    contexts, problems = [], []
 
-        def opened(url: str, people: int):
-            film = camera(tmp_path / f"{people}.mjpeg", people)
-            flags = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream"]
-            flags += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={film}"]
-            page = driver.chromium.launch(executable_path=CHROMIUM, args=flags).new_page()
-            page.foreign = []
-            page.on(
-                "request", lambda request: page.foreign.append(request.url) if is_foreign(request.url, url) else None
-            )
-            page.goto(url)
-            page.click("#live [data-part=start]", timeout=60_000)
-            page.wait_for_function("Number(document.getElementById('live').dataset.answers) > 10", timeout=60_000)
-            return page
+    def open_page(script: str = ""):
+        contexts.append(browser.new_context())
+        page = contexts[-1].new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, address) else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.add_init_script(script)
+        page.goto(address)
+        page.locator("#webcam[data-phase=idle]").wait_for()
+        return page
 
-        yield opened
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
 
 
 def is_foreign(url: str, own: str) -> bool:
     return not url.startswith((own, own.replace("http", "ws"), "data:", "blob:", "about:"))
 
 
-def faces_seen(page) -> str:
-    return page.get_attribute("#live", "data-faces")
+def start_camera(page) -> None:
+    page.click("#webcam [data-part=start]")
+    page.wait_for_function("Number(document.getElementById('webcam').dataset.answers) > 5")
 
 
-# The camera
+# Webcam
 
 
-def test_the_champion_of_the_registry_serves(address):
-    assert get(f"{address}/serving") | {"open": 0} == {
-        "source": "models:/emotion-detection/1",
-        "uri": pretrained.CHAMPION,
-        "message": "",
-        "open": 0,
-    }
+def test_every_face_is_drawn_over_the_video(open_page):
+    page = open_page()
+    start_camera(page)
+    page.locator("#webcam[data-faces='3']").wait_for()
+    assert page.eval_on_selector("#webcam [data-part=overlay]", DRAWN) > 5000
+    assert page.eval_on_selector("#webcam [data-part=timeline]", DRAWN) > 1000
+    assert re.match(r"3 faces · \d+ ms round trip · \d+ ms on the", page.inner_text("#webcam [data-part=numbers]"))
 
 
-def test_every_face_before_the_camera_is_drawn(address, browser):
-    page = browser(address, 3)
-    wait(lambda: faces_seen(page) == "3", "three faces")
-    drawn = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter(v => v).length"
-    assert page.eval_on_selector("#live [data-part=overlay]", drawn) > 5000
-    assert re.match(r"3 faces · \d+ ms there and back", page.inner_text("#live [data-part=numbers]"))
-    page.check("#live [value=largest]")
-    wait(lambda: faces_seen(page) == "1", "the largest alone")
-    assert page.foreign == []
-    page.context.browser.close()
-
-
-def test_two_browsers_have_each_their_own_people(address, browser):
-    one, three = browser(address, 1), browser(address, 3)
-    for page, people in ((one, "1"), (three, "3")):
-        wait(lambda page=page, people=people: faces_seen(page) == people, f"{people} faces")
+def test_two_pages_are_independent(open_page, address):
+    first, second = open_page(), open_page()
+    second.check("#webcam [value=largest]")
+    for page, faces in ((first, "3"), (second, "1")):
+        start_camera(page)
+        page.locator(f"#webcam[data-faces='{faces}']").wait_for()
     assert get(f"{address}/serving")["open"] == 2
-    before = [int(page.get_attribute("#live", "data-answers")) for page in (one, three)]
-    time.sleep(1)
-    assert all(
-        int(page.get_attribute("#live", "data-answers")) > b for page, b in zip((one, three), before, strict=True)
-    )
-    for page in (one, three):
-        page.context.browser.close()
-    wait(lambda: get(f"{address}/serving")["open"] == 0, "closed tabs to be forgotten")
+    first.click("#webcam [data-part=stop]")
+    second.close()
+    wait_for(lambda: get(f"{address}/serving")["open"] == 0, "both cameras to be closed")
 
 
-def test_nothing_is_written_while_frames_pass(address, home, tmp_path):
+def test_second_start_opens_no_second_camera(open_page):
+    page = open_page(SLOW_CAMERA)
+    page.click("#webcam [data-part=start]")
+    assert page.is_disabled("#webcam [data-part=start]")
+    page.dispatch_event("#webcam [data-part=start]", "click")
+    page.evaluate("window.grant()")
+    page.locator("#webcam[data-phase=running]").wait_for()
+    page.dispatch_event("#webcam [data-part=start]", "click")
+    page.wait_for_function("Number(document.getElementById('webcam').dataset.answers) > 0")
+    assert page.evaluate(TRACK_STATES) == ["live"]
+    page.click("#webcam [data-part=stop]")
+    assert page.evaluate(TRACK_STATES) == ["ended"]
+    assert page.evaluate("window.requests") == 1
+
+
+def test_stop_while_starting_ends_the_camera(open_page, address):
+    page = open_page(SLOW_CAMERA)
+    page.click("#webcam [data-part=start]")
+    page.click("#webcam [data-part=stop]")
+    page.evaluate("window.grant()")
+    page.wait_for_function("window.streams.length === 1")
+    page.wait_for_function(f"{TRACK_STATES}.every(state => state === 'ended')")
+    assert page.evaluate("window.requests") == 1
+    assert page.get_attribute("#webcam", "data-phase") == "idle"
+    assert get(f"{address}/serving")["open"] == 0
+    start_camera(page)
+    assert page.evaluate(TRACK_STATES) == ["ended", "live"]
+
+
+def test_blocked_camera_is_explained(open_page):
+    error = "new DOMException('blocked', 'NotAllowedError')"
+    page = open_page(f"navigator.mediaDevices.getUserMedia = () => Promise.reject({error});")
+    page.click("#webcam [data-part=start]")
+    page.get_by_text("The camera is blocked.").wait_for()
+    assert page.is_enabled("#webcam [data-part=start]")
+
+
+# Photo and video
+
+
+def test_example_photo_shows_a_card_per_face(open_page):
+    page = open_page()
+    page.get_by_role("tab", name="Photo").click()
+    page.click("[data-example=two]")
+    page.locator("#photo[data-phase=done]").wait_for()
+    assert page.locator("#photo .face").count() == 2
+    assert page.locator("#photo .face figure img").count() == 4
+    assert page.eval_on_selector("#photo [data-part=picture]", DRAWN) > 5000
+    page.set_input_files("#photo input", {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
+    page.locator("#photo[data-phase=error]").wait_for()
+    assert page.is_hidden("#photo [data-part=result]")
+
+
+def test_video_becomes_a_timeline_a_copy_and_a_table(open_page, tmp_path):
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
+    for frame in jpeg_frames(2, count=10):
+        writer.write(cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR))
+    writer.release()
+    page = open_page()
+    page.get_by_role("tab", name="Video").click()
+    page.set_input_files("input[data-testid=file-upload]", film)
+    page.get_by_text("film.avi").wait_for()
+    page.get_by_role("button", name="Read the video").click()
+    page.locator("a[href*='readings.csv']").first.wait_for()
+    assert page.locator("video[src*='annotated.webm']").count() == 1
+    assert page.locator("img[src*='timeline']").count() == 1
+
+
+# Model
+
+
+@pytest.fixture
+def registry_of_the_demo(home, monkeypatch):
+    """Points MLflow in this process to the demo's store."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    monkeypatch.chdir(home)
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.mark.usefixtures("registry_of_the_demo")
+def test_choice_of_a_model_survives_the_refresh(open_page, address):
+    from emotion_detection.experiments import registry
+
+    page = open_page()
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_text("models:/emotion-detection/1").first.wait_for()
+    assert page.get_by_text("2024/1689").first.is_visible()
+    choice = page.get_by_label("Model to serve")
+    assert choice.input_value() == pretrained.CHAMPION
+    choice.click()
+    page.get_by_role("option", name="models:/emotion-detection/1").click()
+    register_version()
+    page.get_by_role("gridcell", name="2", exact=True).first.wait_for()  # the table was refreshed
+    assert choice.input_value() == "models:/emotion-detection/1"
+    choice.click()
+    page.get_by_role("option", name="models:/emotion-detection/2").click()
+    page.get_by_role("button", name="Switch").click()
+    wait_for(lambda: get(f"{address}/serving")["source"] == "models:/emotion-detection/2", "the chosen version")
+    assert get(f"{address}/serving")["uri"] == "models:/emotion-detection/2"
+    choice.click()
+    page.get_by_role("option", name=pretrained.CHAMPION).click()
+    page.get_by_role("button", name="Switch").click()
+    wait_for(lambda: get(f"{address}/serving")["source"] == "models:/emotion-detection/1", "the champion")
+    registry.set_alias(pretrained.MODEL_NAME, pretrained.ALIAS, 2)
+    wait_for(lambda: get(f"{address}/serving")["source"] == "models:/emotion-detection/2", "the moved alias")
+
+
+# The process
+
+
+def test_frames_and_photos_leave_no_file(address, home):
     def files():
         return {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
 
-    frames = [part for _, part in zip(range(40), camera_frames(tmp_path, 2), strict=False)]
     before = files()
-    answers = talk(address, frames)
-    assert [len(answer["readings"]) for answer in answers[-10:]] == [2] * 10
+    with connect(f"{address.replace('http', 'ws')}/webcam") as socket:
+        for frame in jpeg_frames(2, count=40):
+            socket.send(frame)
+            assert len(json.loads(socket.recv(30))["readings"]) == 2
+    request = urllib.request.Request(f"{address}/photo", picture_file("color", people=2))
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        assert len(json.load(reply)["readings"]) == 2
     assert files() == before
 
 
-def camera_frames(folder: Path, people: int) -> list[bytes]:
-    content = camera(folder / "frames.mjpeg", people).read_bytes()
-    return [b"\xff\xd8\xff" + part for part in content.split(b"\xff\xd8\xff")[1:]]
-
-
-def talk(address: str, messages, **options):
-    from websockets.sync.client import connect
-
-    with connect(address.replace("http", "ws") + "/live", **options) as line:
-        answers = []
-        for message in messages:
-            line.send(message)
-            answers += [json.loads(line.recv(30))] if isinstance(message, bytes) else []
-        return answers
-
-
-def test_a_bad_frame_gets_a_sentence_and_the_line_stays_open(address, tmp_path):
-    good = camera_frames(tmp_path, 1)[0]
-    bad, fine = talk(address, ["no json", '{"faces": 7}', good[:300], good])
-    assert bad["error"].startswith("the camera's picture")
-    assert len(fine["readings"]) == 1
-    large = cv2.imencode(".jpg", np.zeros((1200, 2000), np.uint8))[1].tobytes()
-    assert "too large" in talk(address, [large])[0]["error"]
-
-
-def test_another_sites_page_cannot_watch(address):
-    from websockets.exceptions import InvalidStatus
-
-    with pytest.raises(InvalidStatus, match="403"):
-        talk(address, [b""], origin="http://evil.example")
-
-
-def test_a_foreign_name_for_this_computer_is_refused(address):
-    request = urllib.request.Request(f"{address}/serving", headers={"Host": "evil.example"})
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        urllib.request.urlopen(request, timeout=30)
-
-
-def test_a_flood_is_cut_off(address):
-    from websockets.exceptions import ConnectionClosed
-
-    with pytest.raises(ConnectionClosed):
-        talk(address, [bytes(3_000_000)])
-
-
-# Photos
-
-
-@pytest.mark.parametrize("form", ["color", "gray", "rgba", "16-bit", "rotated"])
-def test_pictures_of_all_kinds_are_read(address, form):
-    told = post(f"{address}/photo", picture(form, people=2))
-    assert len(told["readings"]) == 2, told.get("error")
-    for reading in told["readings"]:
-        assert sum(reading["probabilities"]) == pytest.approx(1, abs=1e-3)
-        assert reading["heat"].startswith("data:image/png;base64,")
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "the picture"),
-        (b"just a text, whatever its name", "the picture"),
-        (picture("color", people=1)[:2000], "the picture"),
-    ],
-    ids=["empty", "text", "cut short"],
-)
-def test_what_is_no_picture_gets_one_sentence(address, content, sentence):
-    told = post(f"{address}/photo", content)
-    assert sentence in told["error"]
-    assert "\n" not in told["error"]
-
-
-def test_a_picture_without_a_face_has_no_readings(address):
-    for size in ((1, 1), (300, 400)):
-        told = post(f"{address}/photo", cv2.imencode(".png", np.full(size, 90, np.uint8))[1].tobytes())
-        assert told["readings"] == []
-
-
-def test_the_examples_hold_the_faces_they_promise(address):
-    for name, people in (("one", 1), ("two", 2), ("four", 4)):
-        with urllib.request.urlopen(f"{address}/examples/{name}.jpg", timeout=30) as reply:
-            assert len(post(f"{address}/photo", reply.read())["readings"]) == people
-
-
-# Videos and models, in the browser
-
-
-def test_a_video_becomes_a_timeline_a_film_and_a_table(address, browser, tmp_path):
-    film = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
-    for frame in camera_frames(tmp_path, 2)[:20]:
-        writer.write(cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR))
-    writer.release()
-    page = browser(address, 1)
-    page.get_by_role("tab", name="Video").click()
-    page.set_input_files("input[data-testid=file-upload]", film)
-    page.get_by_text("film.avi").wait_for_attribute(timeout=60_000)
-    page.get_by_role("button", name="Read the video").click()
-    page.locator("a[href*='readings.csv']").first.wait_for_attribute(timeout=60_000)
-    assert page.locator("video[src*='annotated.webm']").count() == 1
-    assert page.locator("img[src*='timeline']").count() == 1
-    assert page.foreign == []
-    page.context.browser.close()
-
-
-def test_the_model_tab_tells_what_serves(address, browser):
-    page = browser(address, 1)
-    page.get_by_role("tab", name="Model").click()
-    page.get_by_text("models:/emotion-detection/1").first.wait_for_attribute(timeout=30_000)
-    assert page.get_by_text("2024/1689").first.is_visible()
-    page.context.browser.close()
-
-
-MOVE = """
-import numpy as np
-from emotion_detection.experiments import registry, runs
-from emotion_detection.inference import pretrained
-from emotion_detection.inference.classifier import EmotionClassifier
-face = np.zeros((1, 48, 48), np.uint8)
-with tracking.run(name="another"):
-    told = EmotionClassifier(pretrained.MODEL).probabilities(face)
-    sample = {"example": face[..., None], "probabilities": told, "tags": {}}
-    number = registry.register(pretrained.MODEL, pretrained.MODEL_NAME, **sample)
-registry.set_alias(pretrained.MODEL_NAME, pretrained.ALIAS, number)
-"""
-
-
-def test_a_moved_alias_is_followed_without_a_restart(address, home):
-    subprocess.run([sys.executable, "-c", MOVE], check=True, cwd=home, env=environment(home), capture_output=True)
-    wait(lambda: get(f"{address}/serving")["source"] == "models:/emotion-detection/2", "the moved alias")
-
-
-# Starting
-
-
-def test_without_a_registry_the_shipped_model_serves(tmp_path):
-    with demo(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}") as url:
-        told = wait(lambda: "refused" in get(f"{url}/serving")["message"] and get(f"{url}/serving"), "a sentence", 60)
-        assert told["source"] == str(pretrained.MODEL)
-        assert len(post(f"{url}/photo", picture("color", people=1))["readings"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--model", "gone.onnx"], "gone.onnx"),
-        (["--model", __file__], "cannot be loaded as an ONNX model"),
-        (["--detector", "gone.onnx"], "gone.onnx is not there"),
-        (["--share"], "--share is not offered"),
-    ],
-)
-def test_what_cannot_start_says_why(tmp_path, options, sentence):
-    command = [sys.executable, str(ROOT / "demo" / "app.py"), "--port", str(free_port()), *options]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=90
-    )
-    assert result.returncode != 0
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_a_port_that_is_taken_is_named(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, str(ROOT / "demo" / "app.py"), "--port", port]
-        result = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-    assert result.returncode != 0
-    assert f"127.0.0.1:{port} cannot be used" in result.stderr
+def test_ctrl_c_ends_the_demo_quietly(tmp_path):
+    with running_demo(tmp_path, "--model", str(pretrained.MODEL)) as (process, url, log):
+        assert get(f"{url}/serving")["source"] == str(pretrained.MODEL)
+        with connect(f"{url.replace('http', 'ws')}/webcam"), urllib.request.urlopen(f"{url}/gradio_api/heartbeat/page"):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        announced, *rest = log.read_text().splitlines()
+        assert announced.startswith(f"open {url} (ready after ")
+        assert rest == ["", "The demo has stopped."]

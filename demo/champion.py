@@ -1,0 +1,114 @@
+"""The model that the demo serves: the registry's champion, also after its alias moves, or a file."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from emotion_detection.errors import ModelError
+from emotion_detection.inference import pretrained
+from emotion_detection.inference.class_activation import ClassActivationMapper
+from emotion_detection.inference.classifier import EmotionClassifier
+
+POLL_S = 5
+SHOWN_TAGS = ("dataset", "val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1", "run_id", "git_commit")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory. class_activation is None if its network has no class activation maps."""
+
+    classifier: EmotionClassifier
+    class_activation: ClassActivationMapper | None
+    source: str  # a file, or models:/NAME/NUMBER
+    tags: dict[str, str]
+
+
+def load_model(path: Path, *, source: str | None = None, tags: dict[str, str] | None = None) -> LoadedModel:
+    """Load an ONNX file; `source` is its name in the registry."""
+    classifier = EmotionClassifier(path)
+    try:
+        class_activation = ClassActivationMapper(path)
+    except ModelError:
+        class_activation = None
+    return LoadedModel(classifier, class_activation, source or str(path), tags or {})
+
+
+class ServedModel:
+    """Holds the current model. Take `current` once per frame: another thread may replace it at any time."""
+
+    def __init__(self, source: str | None) -> None:
+        """source: an ONNX file, models:/NAME@ALIAS, or None for the registry's champion.
+
+        The shipped model is served until the registry has responded. Raises ModelError if a file cannot be loaded.
+        """
+        is_file = source is not None and not source.startswith("models:/")
+        self.uri = None if is_file else (source or pretrained.CHAMPION)
+        self.message = "" if is_file else "The registry has not responded yet. Serving the shipped model."
+        self._updating = threading.Lock()
+        self.current = load_model(Path(source)) if is_file and source else load_model(pretrained.MODEL)
+
+    def follow(self) -> None:
+        """Query the registry every few seconds in a background thread. A file is never replaced."""
+        if self.uri:
+            threading.Thread(target=self._poll, daemon=True, name="registry").start()
+
+    def _poll(self) -> None:
+        while True:
+            self.update()
+            time.sleep(POLL_S)
+
+    def switch(self, uri: str) -> None:
+        """Serve another alias or version. If it cannot be loaded, `message` says why.
+
+        Raises UsageError if `uri` does not name a registered model.
+        """
+        from emotion_detection.experiments.registry import parse_model_uri  # MLflow takes seconds to import
+
+        parse_model_uri(uri)
+        with self._updating:
+            self.uri = uri
+            self._update(uri)
+
+    def update(self) -> None:
+        """Load the version that `uri` currently names, unless it is loaded already."""
+        with self._updating:
+            if self.uri:
+                self._update(self.uri)
+
+    def _update(self, uri: str) -> None:
+        from emotion_detection.experiments import registry
+
+        try:
+            if uri == pretrained.CHAMPION:
+                pretrained.seed_registry()
+            version = registry.resolve(uri)
+            source = f"models:/{version.name}/{version.number}"
+            if source != self.current.source:
+                self.current = load_model(registry.fetch(source), source=source, tags=version.tags)
+            self.message = ""
+        except Exception as error:  # a broken registry must not stop the demo
+            self.message = f"{' '.join(str(error).split())}. Still serving {self.current.source}."
+
+    @property
+    def name(self) -> str:
+        """The registered model that `uri` names; empty for a file."""
+        from emotion_detection.experiments.registry import parse_model_uri
+
+        return parse_model_uri(self.uri).name if self.uri else ""
+
+    def versions(self) -> list[dict[str, str]]:
+        """A row for each registered version, the newest first; empty without a registry."""
+        if not self.uri:
+            return []
+        from emotion_detection.experiments import registry
+
+        try:
+            found = registry.versions(self.name)
+        except Exception:  # `message` has the reason
+            return []
+        return [
+            {"version": str(version.number), "aliases": ", ".join(version.aliases)}
+            | {key: version.tags.get(key, "") for key in SHOWN_TAGS}
+            for version in found
+        ]

@@ -1,0 +1,92 @@
+"""The served model: the registry's champion, followed when its alias moves, or a file."""
+
+import socket
+import threading
+
+import pytest
+from tests.support.onnx_files import write_linear
+from tests.support.versions import register_version
+
+from champion import ServedModel
+from emotion_detection.errors import UsageError
+from emotion_detection.experiments import registry
+from emotion_detection.inference import pretrained
+
+
+def test_shipped_model_is_served_until_the_registry_responds():
+    served = ServedModel(None)
+    assert served.current.source == str(pretrained.MODEL)
+    assert served.uri == pretrained.CHAMPION
+    assert "has not responded yet" in served.message
+
+
+@pytest.mark.usefixtures("store")
+def test_champion_is_served_and_followed():
+    served = ServedModel(None)
+    served.update()
+    assert (served.current.source, served.message) == ("models:/emotion-detection/1", "")
+    assert served.current.tags["dataset"] == "fer2013"
+    number = register_version()
+    served.update()
+    assert served.current.source == "models:/emotion-detection/1"  # the alias has not moved
+    registry.set_alias(pretrained.MODEL_NAME, pretrained.ALIAS, number)
+    served.update()
+    assert served.current.source == "models:/emotion-detection/2"
+    versions = served.versions()
+    assert [(version["version"], version["aliases"]) for version in versions] == [("2", "champion"), ("1", "")]
+    served.switch("models:/emotion-detection/1")
+    assert (served.uri, served.current.source) == 2 * ("models:/emotion-detection/1",)
+    served.switch("models:/emotion-detection/7")
+    assert "emotion-detection/7" in served.message
+    assert served.message.endswith("Still serving models:/emotion-detection/1.")
+
+
+def test_wrong_name_is_refused():
+    served = ServedModel(None)
+    for uri in ("emotion-detection", "models:/", "models:/a@b/1", "model.onnx"):
+        with pytest.raises(UsageError):
+            served.switch(uri)
+    assert served.uri == pretrained.CHAMPION
+
+
+def test_unreachable_registry_leaves_the_shipped_model(monkeypatch):
+    with socket.socket() as probe:  # bound but not listening
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        served = ServedModel(None)
+        served.update()
+        assert served.versions() == []
+    assert served.current.source == str(pretrained.MODEL)
+    assert address in served.message
+    assert "\n" not in served.message
+
+
+def test_file_is_never_replaced():
+    served = ServedModel(str(pretrained.MODEL))
+    served.update()
+    assert (served.uri, served.message, served.name) == (None, "", "")
+    assert served.versions() == []
+    assert served.current.class_activation is not None
+
+
+def test_network_without_activation_maps_is_served(tmp_path):
+    served = ServedModel(str(write_linear(tmp_path / "linear.onnx")))
+    assert served.current.class_activation is None
+
+
+def test_registry_is_queried_repeatedly_in_the_background(monkeypatch):
+    queried_twice, calls = threading.Event(), []
+
+    def update(_: ServedModel) -> None:
+        calls.append(threading.current_thread().daemon)
+        if len(calls) == 2:
+            queried_twice.set()
+            threading.Event().wait()  # keeps the thread until the tests end
+
+    monkeypatch.setattr("champion.POLL_S", 0)
+    monkeypatch.setattr(ServedModel, "update", update)
+    ServedModel(None).follow()
+    assert queried_twice.wait(10)
+    assert calls == [True, True]
