@@ -1,9 +1,9 @@
-# `make` lists the commands. Each of them first sees to the virtual environment .venv and then works inside it,
-# whatever other environment is active.
+# `make` lists the commands. Each command creates the virtual environment .venv if necessary and runs inside it.
 PYTHON ?= python3
 PORT ?= 5000
 DEMO_PORT ?= 7860
 WORKERS ?= 1
+JOBS ?= 2
 VENV := .venv
 INSTALLED := $(VENV)/installed
 LOCK := requirements.lock
@@ -11,7 +11,7 @@ LOCK := requirements.lock
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONHOME CONDA_PREFIX
-# Without .pyc files every process compiles all of TensorFlow and MLflow again, 11 and 3 seconds of it.
+# Without .pyc files, every process compiles TensorFlow (11 s) and MLflow (3 s) again.
 unexport PYTHONDONTWRITEBYTECODE
 
 export DO_NOT_TRACK := 1
@@ -23,59 +23,63 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data repro tune demo test check ui adopt release ship lock
+.PHONY: help setup data repro tune demo test test-fast check ui adopt release ship lock
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: $(INSTALLED) ## install everything into .venv; PYTHON=python3.12 chooses the interpreter
+setup: $(INSTALLED) ## install everything into .venv; PYTHON=python3.12 selects the interpreter
 
-data: $(INSTALLED) ## bring a data set: SOURCE=kaggle, SOURCE=huggingface or SOURCE=path/of/fer2013.csv
+data: $(INSTALLED) ## put a data set into data/: SOURCE=kaggle, SOURCE=huggingface or SOURCE=path/to/fer2013.csv
 	@emotion-detection data "$(SOURCE)"
 
-repro: $(INSTALLED) ## run what is out of date: prepare, train, evaluate, register
+repro: $(INSTALLED) ## run the stages that are out of date: prepare, train, evaluate, register
 	@dvc repro
 
-tune: $(INSTALLED) ## search better settings of train; WORKERS=2 shares this machine, STUDY= and OPTUNA_STORAGE= join others
-	@dvc repro prepare
+tune: $(INSTALLED) ## search for better settings; WORKERS=2 runs two processes, STUDY= and OPTUNA_STORAGE= join a search
+	@dvc --wait-for-lock repro prepare # another make tune may be running
 	@emotion-detection tune --params params.yaml --faces build/faces.npz \
 		--data-report build/data_report.json --recipes recipes --out build/tuning --workers $(WORKERS) --study "$(STUDY)"
 
-demo: $(INSTALLED) ## read the faces before your webcam, in the browser; DEMO_PORT=7860
+demo: $(INSTALLED) ## start the demo, a web page for your webcam; DEMO_PORT=7860
 	@python demo/app.py --port $(DEMO_PORT)
 
-ui: $(INSTALLED) ## look at runs and models in the browser; PORT=5000
+ui: $(INSTALLED) ## start MLflow's web page with runs and models; PORT=5000
 	@case "$${MLFLOW_TRACKING_URI:=sqlite:///mlflow.db}" in \
-	http*) echo "the store is a server: open $$MLFLOW_TRACKING_URI in the browser" ;; \
+	http*) echo "MLFLOW_TRACKING_URI is a server: open $$MLFLOW_TRACKING_URI in the browser" ;; \
 	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT) ;; \
 	esac
 
-adopt: $(INSTALLED) ## take over the settings of a recipe: FROM=recipes/fer_resnet.yaml
+adopt: $(INSTALLED) ## write the settings of a recipe into params.yaml: FROM=recipes/fer_resnet.yaml
 	@emotion-detection adopt "$(FROM)" --params params.yaml
 
-release: $(INSTALLED) ## replace the shipped model by the pipeline's: RECIPE=recipes/fer_resnet.yaml
+release: $(INSTALLED) ## replace the shipped model with the pipeline's: RECIPE=recipes/fer_resnet.yaml
 	@emotion-detection release --faces build/faces.npz --data-report build/data_report.json \
 		--model build/model --report build/report --recipe "$(RECIPE)" --pretrained src/emotion_detection/pretrained
 
 ship:
 	@echo "make ship is now make release" >&2; exit 1
 
-test: $(INSTALLED) ## run the tests
-	@pytest
+test: $(INSTALLED) ## run all tests in JOBS=2 processes and print the coverage of src/
+	@mkdir -p build/coverage
+	@pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
-check: $(INSTALLED) ## lint, formatting, imports, types
+test-fast: $(INSTALLED) ## run the tests that need no training and no other process
+	@pytest -n $(JOBS) -m "not slow"
+
+check: $(INSTALLED) ## check style, formatting, imports and types
 	@ruff check
 	@ruff format --check
 	@lint-imports --no-cache
 	@mypy
 
-lock: ## write requirements.lock anew after a change of pyproject.toml; needs uv, and UPGRADE=--upgrade renews all
+lock: ## update requirements.lock after a change of pyproject.toml; needs uv; UPGRADE=--upgrade updates all versions
 	@command -v uv >/dev/null || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }
 	@uv pip compile pyproject.toml --universal --python-version 3.10 --extra train --extra demo --extra dev \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) --output-file $(LOCK)
 
-# The lock is complete, so nothing is resolved here. setuptools is in it, so the project needs no build environment.
+# The lock is complete, so nothing is resolved. It contains setuptools, so no build environment is needed.
 $(INSTALLED): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.10 to 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }

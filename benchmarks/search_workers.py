@@ -1,9 +1,9 @@
-"""Trials an hour of `make tune` with one worker and with two, on prepared faces.
+"""Trials per hour of `make tune` with one worker and with two, on prepared faces.
 
     python benchmarks/search_workers.py [--trials 6] [--rounds 2] [--workers 1 2]
 
-Each measurement is the whole command, loading included, with a study, an MLflow store and a folder of its own and
-pruning off, so that all train the same epochs; the numbers of workers take turns.
+Each measurement runs the command from start to end, with a new study, MLflow store and folder. Pruning and finalists
+are off, so that all measurements train the same epochs. The numbers of workers alternate.
 """
 
 import argparse
@@ -32,20 +32,20 @@ def main() -> None:
         for workers, measured in speeds.items():
             seconds = search(arguments.faces.resolve(), workers, arguments.trials)
             measured.append(3600 * arguments.trials / seconds)
-            print(f"{workers} workers: {seconds:.0f} s, {measured[-1]:.0f} trials an hour", flush=True)
+            print(f"{workers} workers: {seconds:.0f} s, {measured[-1]:.0f} trials per hour", flush=True)
     first = median(speeds[arguments.workers[0]])
     for workers, measured in speeds.items():
-        print(f"{workers} workers: {median(measured):.0f} trials an hour, {median(measured) / first:.2f}x")
+        print(f"{workers} workers: {median(measured):.0f} trials per hour, {median(measured) / first:.2f}x")
 
 
 def search(faces: Path, workers: int, trials: int) -> float:
-    """Seconds of one whole search."""
+    """The duration of one search in seconds."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["tune"] |= {"trials": trials, "pruner": None, "minutes": 0}
+    params["tune"] |= {"trials": trials, "pruner": None, "minutes": 0, "finalists": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        command = [sys.executable, "-m", "emotion_detection.commands.tune", "--params", "params.yaml", "--out", "out"]
+        command = [sys.executable, "-m", "emotion_detection", "tune", "--params", "params.yaml", "--out", "out"]
         command += ["--faces", str(faces), "--data-report", str(faces.with_name("data_report.json"))]
         command += ["--recipes", str(ROOT / "recipes"), "--workers", str(workers)]
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": str(ROOT / "src")}

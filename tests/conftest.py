@@ -1,4 +1,4 @@
-"""What many tests share: the committed params, a handful of drawn faces, an MLflow store that is nobody else's."""
+"""Shared fixtures: the committed params, a few drawn faces, and an MLflow store for each test."""
 
 import os
 import shutil
@@ -14,8 +14,22 @@ from emotion_detection.config import Augment, Params, load_params
 from emotion_detection.data.dataset import Faces
 from emotion_detection.synthetic.sample import draw_faces
 
-# Deals the four faces of each emotion: two to train, one to val, one to test.
-DEAL = np.array([0, 0, 1, 2], np.uint8)
+# The longest files, which run first: otherwise one process waits for another at the end.
+LONGEST = ("test_pipeline.py", "test_tune.py", "test_demo.py", "test_trainer.py")
+# The splits of the four faces of each emotion: two for train, one for val, one for test.
+SPLITS = np.array([0, 0, 1, 2], np.uint8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of processes, browsers and the demo as slow, and put the longest files first."""
+
+    def position(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(LONGEST) if item.path.name == name), len(LONGEST))
+
+    for item in items:
+        if item.path.parent.name in ("end_to_end", "demo"):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +47,9 @@ def plain() -> Augment:
 
 @pytest.fixture(scope="session")
 def drawn() -> Faces:
-    """28 drawn faces: 14 train, 7 val, 7 test, all emotions in each; read-only, so that a writer is caught."""
-    images, labels = draw_faces(per_class=len(DEAL), seed=0)
-    faces = Faces(images, labels, np.tile(DEAL, 7), np.zeros(len(labels), bool))
+    """28 drawn faces: 14 train, 7 val, 7 test, all emotions in each. The arrays are read-only."""
+    images, labels = draw_faces(per_class=len(SPLITS), seed=0)
+    faces = Faces(images, labels, np.tile(SPLITS, 7), np.zeros(len(labels), bool))
     for array in (faces.images, faces.labels, faces.splits, faces.copied):
         array.flags.writeable = False
     return faces
@@ -43,7 +57,7 @@ def drawn() -> Faces:
 
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory) -> Path:
-    """An empty MLflow database. Its first use runs all migrations, which takes seconds: once a session is enough."""
+    """An empty MLflow database, created once per session because its migrations take seconds."""
     import mlflow
 
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
@@ -53,7 +67,7 @@ def migrated_store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def store(migrated_store, tmp_path, monkeypatch):
-    """A fresh MLflow store, its uri; the working directory is a project of its own, so that artifacts stay in it."""
+    """The URI of an empty MLflow store. The working directory is a project of its own, which holds the artifacts."""
     import mlflow
 
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):

@@ -1,7 +1,8 @@
-"""params.yaml: what is committed is valid, and every mistake is refused in one line that names the key."""
+"""params.yaml: the committed file is valid, and every mistake is refused in one line that names the key."""
 
 import ast
 import re
+from functools import cache
 from typing import get_args
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tests.support.paths import ROOT
 
 from emotion_detection.config import Params, check_params, load_params
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError
 
 COMMITTED = ROOT / "params.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -22,23 +23,23 @@ def tree():
 
 def changed(key, value):
     """The committed tree with the dotted key set."""
-    whole = tree()
+    root = tree()
     *sections, last = key.split(".")
-    place = whole
+    node = root
     for section in sections:
-        place = place[section]
-    place[last] = value
-    return whole
+        node = node[section]
+    node[last] = value
+    return root
 
 
 def without(key):
-    whole = changed(key, None)
+    root = changed(key, None)
     *sections, last = key.split(".")
-    place = whole
+    node = root
     for section in sections:
-        place = place[section]
-    del place[last]
-    return whole
+        node = node[section]
+    del node[last]
+    return root
 
 
 def merged(base, patch):
@@ -46,16 +47,17 @@ def merged(base, patch):
     return {**base, **both}
 
 
-def refusal(whole) -> str:
-    with pytest.raises(InputError) as error:
-        check_params(whole, "params.yaml")
+def refusal(params) -> str:
+    """The message of the error for a tree, without the file name."""
+    with pytest.raises(ConfigError) as error:
+        check_params(params, "params.yaml")
     message = str(error.value)
     assert message.startswith("params.yaml: ")
     assert "\n" not in message
     return message.removeprefix("params.yaml: ")
 
 
-def test_the_committed_file_holds_what_it_says():
+def test_committed_file_is_loaded_unchanged():
     params = load_params(COMMITTED)
     written = tree()
     assert params.train.architecture == written["train"]["architecture"]
@@ -75,7 +77,7 @@ def test_params_are_frozen():
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_fits_the_committed_file(recipe):
+def test_every_recipe_is_valid_with_the_committed_file(recipe):
     patch = yaml.safe_load(recipe.read_text())
     params = check_params(merged(tree(), patch), recipe.name)
     assert params.train.architecture == patch["train"]["architecture"]
@@ -98,14 +100,14 @@ def test_there_are_recipes():
         ("register.gain", "min_gain"),
     ],
 )
-def test_a_misspelt_key_is_refused_and_the_allowed_ones_are_listed(key, allowed):
+def test_misspelled_key_is_refused_with_the_allowed_keys(key, allowed):
     message = refusal(changed(key, 1))
     assert message.startswith(f"{key} is not a parameter; allowed here: ")
     assert allowed in message.split(": ")[1].split(", ")
 
 
 @pytest.mark.parametrize("key", ["train", "train.seed", "train.augment.erase", "register", "evaluate.confidence"])
-def test_a_missing_key_is_named(key):
+def test_missing_key_is_named(key):
     assert refusal(without(key)) == f"{key} is missing"
 
 
@@ -132,16 +134,19 @@ def test_a_missing_key_is_named(key):
         ("train.augment", 5, ["got 5"]),
         ("register.alias", "", ["at least 1", "got ''"]),
         ("evaluate.confidence", 95, ["less than 1", "got 95"]),
+        ("tune.finalists", -1, ["greater than or equal to 0", "got -1"]),
+        ("tune.pruner", "hyperband", ["no longer offers hyperband", "Use halving"]),
+        ("tune.pruner", "none", ["is now null instead of none"]),
     ],
 )
-def test_a_wrong_value_is_refused_by_key_with_what_is_allowed(key, value, words):
+def test_wrong_value_is_refused_with_the_allowed_values(key, value, words):
     message = refusal(changed(key, value))
     assert message.startswith(key)
     for word in words:
         assert word in message
 
 
-def test_widths_and_blocks_are_of_one_length():
+def test_widths_and_blocks_have_the_same_length():
     def with_stages(widths, blocks):
         return merged(tree(), {"train": {"widths": widths, "blocks": blocks}})
 
@@ -149,30 +154,30 @@ def test_widths_and_blocks_are_of_one_length():
         refusal(with_stages([8, 16, 32], [1, 1])) == "train needs as many widths as blocks, not [8, 16, 32] and [1, 1]"
     )
     assert "needs as many widths as blocks" in refusal(with_stages([], []))
-    assert "needs even widths, as half of the channels mirror the others, not [8, 15]" in refusal(
+    assert "needs even widths, because half of the channels mirror the others, not [8, 15]" in refusal(
         with_stages([8, 15], [1, 1])
     )
     assert "halves 48 pixels too often" in refusal(with_stages(5 * [8], 5 * [1]))
     assert check_params(with_stages([8, 16], [1, 1]), "").train.widths == (8, 16)
 
 
-def test_a_number_that_yaml_reads_as_text_is_repaired(tmp_path):
+def test_number_that_yaml_reads_as_text_is_accepted(tmp_path):
     text = re.sub(r"weight_decay: \S+", "weight_decay: 1e-3", COMMITTED.read_text(), count=1)
-    assert yaml.safe_load(text)["train"]["weight_decay"] == "1e-3"  # what has to be repaired
+    assert yaml.safe_load(text)["train"]["weight_decay"] == "1e-3"  # YAML 1.1 needs a decimal point
     (tmp_path / "params.yaml").write_text(text)
     assert load_params(tmp_path / "params.yaml").train.weight_decay == 0.001
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n", "train: [\n", "a: b: c\n", "\t"])
-def test_a_file_that_is_no_tree_of_params_is_refused_in_one_line(tmp_path, text):
+def test_file_without_sections_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"params\.yaml") as error:
+    with pytest.raises(ConfigError, match=r"params\.yaml") as error:
         load_params(tmp_path / "params.yaml")
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.yaml cannot be read"):
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
         load_params(tmp_path / "absent.yaml")
 
 
@@ -183,9 +188,9 @@ def test_a_missing_file_is_refused(tmp_path):
         b"train: \x00\n",
     ],
 )
-def test_a_file_that_is_no_text_is_refused(tmp_path, content):
+def test_binary_file_is_refused(tmp_path, content):
     (tmp_path / "params.yaml").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load_params(tmp_path / "params.yaml")
 
 
@@ -196,15 +201,16 @@ def sections(model: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def mentioned(annotation: object) -> set[object]:
-    """A type and all that stand in its brackets."""
+    """A type and its type arguments."""
     return {annotation}.union(*(mentioned(inside) for inside in get_args(annotation) if not isinstance(inside, str)))
 
 
 SECTIONS = sorted(sections(Params), key=str)
 
 
+@cache
 def names_read() -> set[str]:
-    """Attributes that the package outside config reads, and keywords that a section given as ** can arrive at."""
+    """Attributes that the package reads outside config, and keyword arguments that a section can be passed as."""
     names = set()
     for path in (ROOT / "src").rglob("*.py"):
         if path.name == "config.py":
@@ -218,11 +224,11 @@ def names_read() -> set[str]:
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda one: one.__name__)
-def test_no_parameter_is_dead(section):
+def test_every_parameter_is_used(section):
     assert set(section.model_fields) <= names_read()
 
 
-def test_all_sections_are_looked_at():
+def test_all_sections_are_checked():
     assert {one.__name__ for one in SECTIONS} == {
         "Params",
         "Prepare",

@@ -1,4 +1,4 @@
-"""params.yaml as a typed, frozen tree: every number that can change a result, checked before any work."""
+"""params.yaml as typed, frozen models: every value that can change a result, validated before any work starts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,14 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from emotion_detection.emotions import IMAGE_SIZE
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -40,12 +42,21 @@ def _null_not_none(value: object) -> object:
     return value
 
 
+def _halving_not_hyperband(value: object) -> object:
+    if value == "hyperband":
+        raise ValueError(
+            "no longer offers hyperband, which was the same as halving: pruning starts after half of the epochs, "
+            "and that leaves room for one bracket. Use halving"
+        )
+    return value
+
+
 Null = BeforeValidator(_null_not_none)
 OptionalPath = Annotated[Annotated[str, Field(min_length=1)] | None, Null]
 Balanced = Annotated[Literal["balanced"] | None, Null]
-Pruner = Annotated[Literal["median", "halving", "hyperband"] | None, Null]
+Pruner = Annotated[Literal["median", "halving"] | None, Null, BeforeValidator(_halving_not_hyperband)]
 
-# Keys of earlier versions and their names today.
+# Keys of earlier versions and their current names.
 RENAMED = {
     "train.start": "train.initial_weights",
     "train.distil": "train.distillation",
@@ -55,35 +66,35 @@ RENAMED = {
 
 
 class Section(BaseModel):
-    # No defaults anywhere: a value that is not in params.yaml could change a result unseen.
+    # No defaults: a value that is missing from params.yaml could change a result unnoticed.
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Prepare(Section):
-    """How a source without an official split is divided; FER-2013's own split is always kept."""
+    """Split fractions for a source without an official split. The official split of FER-2013 is always kept."""
 
     val_fraction: Fraction
     test_fraction: Fraction
 
 
 class Augment(Section):
-    """Random changes to training faces, drawn afresh for every face and epoch."""
+    """Random augmentation of the training faces, drawn anew for every face and epoch."""
 
     flip: bool
-    shift: Fraction  # of the face's width, each way
-    rotate_deg: Annotated[float, Field(ge=0, le=45)]  # each way
+    shift: Fraction  # maximum, as a fraction of the face's width, in each direction
+    rotate_deg: Annotated[float, Field(ge=0, le=45)]  # maximum, in each direction
     scale: Range  # factor
-    brightness: Fraction  # of full white, each way
-    contrast: Range  # factor about mid-gray
-    erase: Fraction  # probability of one random rectangle, 2-20 % of the area
-    mixup: Annotated[float, Field(ge=0)]  # alpha of the Beta distribution that weighs two faces; 0: none
+    brightness: Fraction  # maximum, as a fraction of full white, in each direction
+    contrast: Range  # factor around mid-gray
+    erase: Fraction  # probability of erasing one random rectangle, 2-20 % of the area
+    mixup: Annotated[float, Field(ge=0)]  # alpha of the Beta distribution that weights two faces; 0: off
 
 
 class Distillation(Section):
-    """Learning from teachers' probabilities in addition to the labels."""
+    """Training on the probabilities of teacher models in addition to the labels."""
 
-    soft_labels: OptionalPath  # a file of `emotion-detection soft-labels`
-    weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels get the rest
+    soft_labels: OptionalPath  # a file written by `emotion-detection soft-labels`
+    weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels have weight 1 - weight
     temperature: Positive  # above 1 softens the soft labels
 
     @model_validator(mode="after")
@@ -98,29 +109,29 @@ class Distillation(Section):
 
 class Train(Section):
     seed: Annotated[int, Field(ge=0)]
-    initial_weights: OptionalPath  # weights of an earlier training
+    initial_weights: OptionalPath  # the weights of an earlier training
     architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
-    widths: tuple[Count, ...]  # fer_resnet alone: channels of each stage, even
-    blocks: tuple[Count, ...]  # fer_resnet alone: residual blocks of each stage
-    stem_stride: Literal[1, 2]  # fer_resnet alone: 2 halves the resolution at once, for a third of the time
-    standardize: bool  # fer_resnet alone: each face to mean 0, deviation 1, as light differs from face to face
+    widths: tuple[Count, ...]  # fer_resnet only: channels of each stage, even
+    blocks: tuple[Count, ...]  # fer_resnet only: residual blocks of each stage
+    stem_stride: Literal[1, 2]  # fer_resnet only: 2 halves the resolution in the stem and takes a third of the time
+    standardize: bool  # fer_resnet only: scale each face to mean 0 and standard deviation 1
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
     patience: Count  # epochs without a better val_macro_f1 before training stops
-    batch_size: Annotated[int, Field(ge=2, multiple_of=2)]  # even: see batches
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)]  # even: see training.augmentation
     optimizer: Literal["sgd", "adam"]
-    momentum: Fraction  # sgd alone, Nesterov's
-    learning_rate: Positive  # the peak
+    momentum: Fraction  # sgd only, Nesterov momentum
+    learning_rate: Positive  # at its peak
     schedule: Literal["constant", "cosine", "one_cycle"]
-    warmup: Fraction  # share of all steps that rise linearly to the peak
-    # Decoupled; kernels only. Momentum does not amplify it: at 0.9, PyTorch's 5e-4 is 5e-3 here.
+    warmup: Fraction  # fraction of all steps during which the learning rate rises linearly to its peak
+    # Decoupled, kernels only. Momentum does not amplify it: at momentum 0.9, PyTorch's 5e-4 equals 5e-3 here.
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
-    ema: Fraction  # per-step momentum of the weight average that is validated and kept; 0: none
+    ema: Fraction  # per-step momentum of the weight average that is validated and saved; 0: off
     class_weight: Balanced
     distillation: Distillation
-    final_plain_fraction: Fraction  # share of the epochs, the last ones, with flips and small shifts only
+    final_plain_fraction: Fraction  # fraction of the epochs, at the end, with flips and small shifts only
     augment: Augment
 
     @model_validator(mode="after")
@@ -128,47 +139,49 @@ class Train(Section):
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ValueError(f"needs as many widths as blocks, not {list(self.widths)} and {list(self.blocks)}")
         if any(width % 2 for width in self.widths):
-            raise ValueError(f"needs even widths, as half of the channels mirror the others, not {list(self.widths)}")
+            raise ValueError(
+                f"needs even widths, because half of the channels mirror the others, not {list(self.widths)}"
+            )
         if IMAGE_SIZE % (self.stem_stride * 2 ** (len(self.widths) - 1)):
-            raise ValueError(f"halves {IMAGE_SIZE} pixels too often: fewer widths and blocks, or stem_stride 1")
+            raise ValueError(f"halves {IMAGE_SIZE} pixels too often: use fewer widths and blocks, or stem_stride 1")
         return self
 
 
 class Evaluate(Section):
-    confidence: Annotated[float, Field(gt=0, lt=1)]  # of every interval
+    confidence: Annotated[float, Field(gt=0, lt=1)]  # level of every confidence interval
     ece_bins: Count
 
 
 class Register(Section):
     alias: Annotated[str, Field(min_length=1)]
-    min_gain: Annotated[float, Field(ge=0)]  # val_macro_f1 over the present holder of the alias
+    min_gain: Annotated[float, Field(ge=0)]  # in val_macro_f1, over the current version with this alias
 
 
 class NumberRange(Section):
-    """A range of numbers, whole ones if both ends are."""
+    """A range of numbers; of integers if both ends are integers."""
 
     low: int | float
     high: int | float
-    log: bool  # every factor is as likely as its equal, as suits a learning rate
+    log: bool  # sample uniformly in log space, as for a learning rate
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "NumberRange":
         if self.low >= self.high:
-            raise ValueError(f"is an empty or reversed range: low {self.low:g} must lie below high {self.high:g}")
+            raise ValueError(f"is an empty or reversed range: low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError(f"begins at {self.low:g}: a range with log must lie above 0")
+            raise ValueError(f"starts at {self.low:g}: a range with log must be above 0")
         return self
 
 
 class Categorical(Section):
-    """One of some values."""
+    """A choice between values."""
 
     choices: Annotated[tuple[Any, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _differ(self) -> "Categorical":
         if any(choice in self.choices[:at] for at, choice in enumerate(self.choices)):
-            raise ValueError("names a choice twice")
+            raise ValueError("contains a choice twice")
         return self
 
 
@@ -180,20 +193,33 @@ def _kind(dimension: object) -> str:
 DIMENSIONS: dict[str | int, type[Section]] = {"range": NumberRange, "categorical": Categorical}
 Dimension = Annotated[
     Annotated[NumberRange, Tag("range")] | Annotated[Categorical, Tag("categorical")],
-    Discriminator(_kind),  # so that an error speaks of the one that was meant
+    Discriminator(_kind),  # so that an error refers to the kind that was meant
 ]
 
 
 class Tune(Section):
-    """The search for better settings of `train`."""
+    """The hyperparameter search for `train`."""
 
-    trials: Count  # finished ones, complete or pruned, in all
-    minutes: Annotated[float, Field(ge=0)]  # after these no trial begins; 0: no limit
-    epochs: Count  # of a trial
+    trials: Count  # total of finished trials, complete or pruned
+    minutes: Annotated[float, Field(ge=0)]  # no new trial starts after this time, and the finalists follow; 0: no limit
+    epochs: Count  # of a trial, and of the training of a finalist
     seed: Annotated[int, Field(ge=0)]
     sampler: Literal["tpe", "random"]
     pruner: Pruner
+    finalists: Annotated[int, Field(ge=0)]  # the best trials are retrained with other seeds; 0: off
+    finalist_seeds: Count  # trainings of each finalist
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by keys of train, such as augment.shift
+
+    @field_validator("space")
+    @classmethod
+    def _coerce_choices(cls, space: dict[str, NumberRange | Categorical]) -> dict[str, NumberRange | Categorical]:
+        """Choices with the types that `train` uses, so that 1e-3, a string in YAML, equals 0.001."""
+        return {
+            key: Categorical(choices=tuple(coerce_setting(key, choice) for choice in dimension.choices))
+            if isinstance(dimension, Categorical)
+            else dimension
+            for key, dimension in space.items()
+        }
 
 
 class Params(Section):
@@ -201,41 +227,41 @@ class Params(Section):
     train: Train
     tune: Tune
     evaluate: Evaluate
-    register_: Register = Field(alias="register")  # the bare name is a method of every BaseModel
+    register_: Register = Field(alias="register")  # `register` is a method of BaseModel
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml; InputError names the first wrong key and what is allowed."""
+    """Read and validate params.yaml; ConfigError names the first wrong key and the allowed values."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     return check_params(tree, str(path))
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
-    """A fragment of params.yaml, of which only the form is checked; InputError names what is wrong with it."""
+    """Read a recipe, a fragment of params.yaml; only its structure is validated. ConfigError says what is wrong."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("train", {}), dict):
-        raise InputError(f"{path} holds no section: write the settings under `train:`, as params.yaml does")
+        raise ConfigError(f"{path} has no sections: write the settings under `train:`, as in params.yaml")
     return tree
 
 
 def check_params(tree: object, source: str) -> Params:
-    """Check a tree of plain values; `source` is named in the InputError."""
+    """Validate a tree of plain values; `source` is the file that the ConfigError names."""
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{source}: {_first(error)}") from error
+        raise ConfigError(f"{source}: {_first(error)}") from error
 
 
 def _first(error: ValidationError) -> str:
-    # A misspelled key is also a missing one: the misspelling is the cause.
+    # A misspelled key also causes a missing key: report the misspelling.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"] if part not in DIMENSIONS)
     if first["type"] == "extra_forbidden":
@@ -253,18 +279,18 @@ def _fields(location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
             model = _by_name(model)[str(part)]
-        else:  # in a space, after the name of a setting comes the kind of its dimension
+        else:  # in tune.space, the name of a setting is followed by the kind of its dimension
             model = DIMENSIONS.get(part, model)
     return list(_by_name(model))
 
 
 def _by_name(section: type[BaseModel]) -> dict[str, Any]:
-    """The type of each key as it is written in params.yaml."""
+    """The type of each key, by its name in params.yaml."""
     return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of a tree by their dotted keys."""
+    """The leaves of a tree, by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -272,7 +298,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of such leaves."""
+    """The inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
         *sections, name = key.split(".")
@@ -281,3 +307,31 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(section, {})
         node[name] = value
     return tree
+
+
+def same_setting(key: str, left: Any, right: Any) -> bool:
+    """Whether two values of a `train` setting, such as "augment.shift", train the same.
+
+    1e-3, which PyYAML reads as a string, equals 0.001; 1 equals 1.0; a list equals a tuple.
+    """
+    return bool(coerce_setting(key, left) == coerce_setting(key, right))
+
+
+def coerce_setting(key: str, value: Any) -> Any:
+    """The value of a `train` setting with the type that training uses; unchanged if `train` does not accept it."""
+    *sections, name = key.split(".")
+    model: Any = Train
+    for section in sections:
+        model = model.model_fields[section].annotation if _has_field(model, section) else None
+    if not _has_field(model, name):
+        return value
+    field = model.model_fields[name]
+    constrained: Any = Annotated[field.annotation, field]
+    try:
+        return TypeAdapter(constrained).validate_python(value)
+    except ValidationError:
+        return value
+
+
+def _has_field(model: Any, name: str) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields

@@ -47,9 +47,6 @@ class DivergedError(EmotionDetectionError):
     """Training diverged: the loss is NaN or infinite."""
 
 
-InputError = EmotionDetectionError  # TEMPORARY: replaced by the classes above, then removed
-
-
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Print an error as one line on stderr and exit with status 1; Ctrl-C exits with 130. Bugs keep their traceback."""

@@ -1,4 +1,4 @@
-"""`make adopt`: the recipe's values and nothing else change, and only if the result is right."""
+"""`make adopt`: changes only the recipe's values, and only if the result is valid."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 from emotion_detection import cli
 from emotion_detection.commands.adopt import adopt, merged
 from emotion_detection.config import load_params
-from emotion_detection.errors import InputError
+from emotion_detection.errors import ConfigError, EmotionDetectionError
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 COMMITTED = (ROOT / "params.yaml").read_text()
@@ -51,7 +51,7 @@ def test_every_recipe_changes_its_own_lines_only(recipe: Path, params: Path):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_what_is_adopted_is_what_is_read(recipe: Path, params: Path):
+def test_adopted_file_has_the_values_of_the_recipe(recipe: Path, params: Path):
     def overlaid(below: dict, above: dict) -> dict:
         deeper = {k: overlaid(below[k], v) for k, v in above.items() if isinstance(v, dict)}
         return below | above | deeper
@@ -63,7 +63,7 @@ def test_what_is_adopted_is_what_is_read(recipe: Path, params: Path):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_adopting_twice_changes_nothing(recipe: Path, params: Path, capsys: pytest.CaptureFixture[str]):
+def test_second_adoption_changes_nothing(recipe: Path, params: Path, capsys: pytest.CaptureFixture[str]):
     adopt(str(recipe), params=params)
     once = params.read_text()
     capsys.readouterr()
@@ -81,28 +81,28 @@ def test_adopting_twice_changes_nothing(recipe: Path, params: Path, capsys: pyte
         (
             f"dropout: {TRAIN['dropout']}0",
             f"  dropout: {TRAIN['dropout']} # before the last layer\n",
-        ),  # the same number
+        ),  # an equal number
         ("augment: {scale: [0.8, 1.20]}", "    scale: [0.8, 1.20]\n"),
         ("augment:\n    scale:  # wide\n    - 0.5\n    - 2.0", "    scale: [0.5, 2.0]\n"),
-        ("widths: [1000, 2000, 3000] # wide", "  widths: [1000, 2000, 3000] # fer_resnet alone\n"),
+        ("widths: [1000, 2000, 3000] # wide", "  widths: [1000, 2000, 3000] # fer_resnet only\n"),
     ],
 )
-def test_values_are_written_as_the_recipe_writes_them(line: str, expected: str):
+def test_values_keep_the_notation_of_the_recipe(line: str, expected: str):
     after = merged(COMMITTED, f"train:\n  {line}\n", source="recipe")
     assert expected in after
     changed = [pair for pair in zip(COMMITTED.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
     assert len(changed) == int(expected not in COMMITTED)
 
 
-def test_more_layers_than_before():
+def test_list_can_change_its_length():
     after = merged(COMMITTED, "train:\n  widths: [8, 16]\n  blocks: [1, 1]\n", source="recipe")
     assert yaml.safe_load(after)["train"]["widths"] == [8, 16]
     assert len(after.splitlines()) == len(COMMITTED.splitlines())
     again = merged(after, "train:\n  widths: [8, 16, 32, 64]\n  blocks: [1, 1, 1, 1]\n", source="recipe")
-    assert "widths: [8, 16, 32, 64] # fer_resnet alone\n" in again
+    assert "widths: [8, 16, 32, 64] # fer_resnet only\n" in again
 
 
-def test_a_sequence_at_a_section_s_end_keeps_the_blank_line_below():
+def test_list_at_the_end_of_a_section_keeps_the_blank_line():
     order = "prepare:\n  test_fraction: 0.1\n  val_fraction: 0.1\n\n"
     tail = COMMITTED[COMMITTED.index("train:") :].replace("    erase: 0.0 # probability\n", "")
     text = order + tail.replace("  augment:\n", "  augment:\n    erase: 0.0\n")
@@ -110,14 +110,14 @@ def test_a_sequence_at_a_section_s_end_keeps_the_blank_line_below():
     assert after == text.replace("contrast: [0.8, 1.2]", "contrast: [0.5, 1.5]")
 
 
-def test_there_and_back_leaves_no_trace(params: Path, tmp_path: Path):
+def test_adopting_the_original_settings_restores_the_file(params: Path, tmp_path: Path):
     for recipe in RECIPES:
         adopt(str(recipe), params=params)
     adopt(written(tmp_path, COMMITTED), params=params)
     assert params.read_text() == COMMITTED
 
 
-def test_other_sections_are_adopted_too():
+def test_other_sections_are_adopted():
     after = merged(COMMITTED, "register:\n  min_gain: 0.01\n", source="recipe")
     assert after == COMMITTED.replace("min_gain: 0.002", "min_gain: 0.01")
 
@@ -132,16 +132,16 @@ def test_other_sections_are_adopted_too():
         ("train:\n  widths: [16]\n", "as many widths as blocks"),
         ("train:\n  augment: 3\n", "train.augment should be a valid"),
         ("train:\n", "train should be a valid"),
-        ("- epochs\n", "holds no section"),
-        ("epochs\n", "holds no section"),
-        ("", "holds no section"),
-        ("train: {epochs: 3\n", "is no YAML"),
-        ("train:\n  epochs: 3\n  epochs: 4\n", "is no YAML"),
+        ("- epochs\n", "has no sections"),
+        ("epochs\n", "has no sections"),
+        ("", "has no sections"),
+        ("train: {epochs: 3\n", "is not valid YAML"),
+        ("train:\n  epochs: 3\n  epochs: 4\n", "is not valid YAML"),
     ],
 )
-def test_a_wrong_recipe_changes_nothing(text: str, culprit: str, params: Path, tmp_path: Path):
+def test_invalid_recipe_changes_nothing(text: str, culprit: str, params: Path, tmp_path: Path):
     recipe = written(tmp_path, text)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ConfigError) as caught:
         adopt(recipe, params=params)
     assert culprit in str(caught.value)
     assert str(caught.value).startswith(recipe)
@@ -154,24 +154,24 @@ def test_a_wrong_recipe_changes_nothing(text: str, culprit: str, params: Path, t
     ("recipe", "message"),
     [("", "FROM is missing"), ("absent.yaml", "absent.yaml cannot be read"), (".", ". cannot be read")],
 )
-def test_no_recipe(recipe: str, message: str, params: Path):
-    with pytest.raises(InputError, match=message):
+def test_missing_recipe_is_refused(recipe: str, message: str, params: Path):
+    with pytest.raises(EmotionDetectionError, match=message):
         adopt(recipe, params=params)
 
 
-def test_bytes_that_are_no_text(params: Path, tmp_path: Path):
+def test_binary_recipe_is_refused(params: Path, tmp_path: Path):
     (tmp_path / "recipe.yaml").write_bytes(b"train: \xff\xfe\n")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         adopt(str(tmp_path / "recipe.yaml"), params=params)
 
 
-def test_params_that_were_wrong_before_are_named(params: Path, tmp_path: Path):
+def test_invalid_params_are_named(params: Path, tmp_path: Path):
     params.write_text(COMMITTED.replace(f"epochs: {TRAIN['epochs']}", "epochs: none"))
-    with pytest.raises(InputError, match=r"params\.yaml: train\.epochs"):
+    with pytest.raises(ConfigError, match=r"params\.yaml: train\.epochs"):
         adopt(written(tmp_path, "train:\n  epochs: 3\n"), params=params)
 
 
-def test_the_command_shows_the_change(params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_prints_the_change(params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe = written(tmp_path, "train:\n  epochs: 3\n")
     cli.main(["adopt", recipe, "--params", str(params)])
     shown = capsys.readouterr().out.splitlines()
@@ -180,7 +180,7 @@ def test_the_command_shows_the_change(params: Path, tmp_path: Path, capsys: pyte
     assert not any("\033" in line for line in shown)
 
 
-def test_a_terminal_gets_colours(
+def test_change_is_colored_on_a_terminal(
     params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -189,7 +189,7 @@ def test_a_terminal_gets_colours(
     assert "\033[32m+  epochs: 3\033[0m" in capsys.readouterr().out
 
 
-def test_the_command_tells_an_error_in_one_line(params: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_prints_an_error_in_one_line(params: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         cli.main(["adopt", "--params", str(params)])
     assert caught.value.code == 1

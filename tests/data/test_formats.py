@@ -224,6 +224,7 @@ def test_large_table_is_read_exactly(tmp_path):
     assert np.bincount(faces.splits).tolist() == [1200, 150, 150]
 
 
+@pytest.mark.slow
 def test_real_archive_has_known_counts_leaks_and_duplicates():
     path = Path(os.environ.get("FER2013_ARCHIVE", ARCHIVE))
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Makes the modules of demo/ importable, and keeps Gradio offline."""
+"""Makes the modules of demo/ importable, without telemetry."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ import pytest
 from tests.support.paths import ROOT
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-os.environ["HF_HUB_OFFLINE"] = "1"
+# Gradio imports huggingface_hub, which then keeps these for the tests of downloads in the same process.
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
 sys.path.insert(0, str(ROOT / "demo"))
 
 from champion import ServedModel

@@ -4,7 +4,8 @@ import pytest
 import yaml
 from tests.support.paths import ROOT
 
-from emotion_detection.experiments.recipes import coerce_setting, recipe_differences, same_setting
+from emotion_detection.config import coerce_setting, same_setting
+from emotion_detection.experiments.recipes import recipe_differences
 
 
 @pytest.mark.parametrize(

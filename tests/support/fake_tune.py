@@ -12,7 +12,7 @@ from emotion_detection.tuning import plots, supervisor, worker
 
 if __name__ == "__main__":
     worker.TRAINER = TRAINER
-    supervisor.POLL_S = 0.05
+    supervisor.POLL_S = 0.2
     if "DRAW_FIGURES" not in os.environ:
         plots.draw = lambda study, folder: []  # noqa: ARG005
     cli.main()

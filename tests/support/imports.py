@@ -1,7 +1,6 @@
-"""What each module of the package imports, read from the source with ast."""
+"""The imports of each module of the package, read from the source with ast."""
 
 import ast
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -10,14 +9,14 @@ from tests.support.paths import PACKAGE
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted name inside the package -> file; packages themselves are left out."""
+    """The file of each module, by its dotted name inside the package. Packages are left out."""
     files = (path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in files}
 
 
 @cache
 def imported(path: Path) -> frozenset[str]:
-    """Full dotted names that a file imports, at its top or inside a function."""
+    """Full dotted names that a file imports, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -31,17 +30,12 @@ def imported(path: Path) -> frozenset[str]:
 def internal(path: Path) -> set[str]:
     """Modules of the package that a file imports."""
     prefix = "emotion_detection."
-    found = {name.removeprefix(prefix) for name in imported(path) if name.startswith(prefix)}
-    return {module for module in modules() if any(f"{name}.".startswith(f"{module}.") for name in found)}
-
-
-def external(path: Path) -> set[str]:
-    """Top-level names of the libraries that a file imports, the standard one apart."""
-    return {name.split(".")[0] for name in imported(path)} - {"emotion_detection"} - sys.stdlib_module_names
+    names = {name.removeprefix(prefix) for name in imported(path) if name.startswith(prefix)}
+    return {module for module in modules() if any(f"{name}.".startswith(f"{module}.") for name in names)}
 
 
 def reached(module: str) -> set[str]:
-    """A module and all that it imports, directly or not."""
+    """A module and all modules that it imports, directly or indirectly."""
     seen: set[str] = set()
     waiting = {module}
     while waiting:

@@ -1,3 +1,5 @@
+"""The figures of a study."""
+
 from unittest.mock import Mock
 
 import optuna
@@ -38,24 +40,42 @@ def study(complete: int, pruned: int = 0) -> optuna.Study:
         (0, 2, {"curves", "timeline"}),
     ],
 )
-def test_the_figures_that_the_trials_allow(tmp_path, complete, pruned, expected):
+def test_figures_depend_on_the_trials(tmp_path, complete, pruned, expected):
     names = plots.draw(study(complete, pruned), tmp_path)
     assert set(names) == expected == {path.stem for path in tmp_path.iterdir()}
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
 
 
-def test_a_study_without_a_trial_has_little_to_show(tmp_path):
+def test_study_without_trials_has_two_figures(tmp_path):
     assert set(plots.draw(study(0), tmp_path)) == {"curves", "timeline"}
 
 
-def test_trials_of_an_earlier_space_do_not_break_the_slices(tmp_path):
+def test_slices_show_settings_that_only_some_trials_have(tmp_path, monkeypatch):
     made = study(3)
-    made.add_trial(create_trial(params={"dropout": 0.1}, distributions={"dropout": SPACE["dropout"]}, value=0.3))
+    distributions = {"dropout": SPACE["dropout"], "momentum": FloatDistribution(0, 1)}
+    made.add_trial(create_trial(params={"dropout": 0.1, "momentum": 0.9}, distributions=distributions, value=0.3))
+    panels = Mock(wraps=plots._slice)
+    monkeypatch.setattr(plots, "_slice", panels)
     plots.slices(made.get_trials(), tmp_path / "slices.png")
     assert (tmp_path / "slices.png").exists()
+    shown = {call.args[2]: len(call.args[1]) for call in panels.call_args_list}
+    assert shown == dict.fromkeys(SPACE, 3) | {"dropout": 4, "momentum": 1}
 
 
-def test_optunas_figures_show_what_pruned_trials_reached_and_keep_the_numbers(monkeypatch, tmp_path):
+def test_importances_and_parallel_figures_include_settings_that_only_some_trials_have(tmp_path):
+    made = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(12):
+        trial = made.ask()
+        value = trial.suggest_float("dropout", 0, 0.5)
+        if trial.suggest_categorical("architecture", ["fer_resnet", "mini_xception"]) == "fer_resnet":
+            value += trial.suggest_categorical("widths", ["[8, 16]", "[16, 32]"]) == "[8, 16]"
+        trial.report(value, number)
+        made.tell(trial, value)
+    assert set(plots.draw(made, tmp_path)) == ALL
+    assert optuna.importance.get_param_importances(made)["widths"] > 0
+
+
+def test_figures_show_pruned_trials_with_their_numbers(monkeypatch, tmp_path):
     made = study(1)
     made.tell(made.ask(SPACE), state=TrialState.FAIL)
     pruned = made.ask(SPACE)
@@ -69,7 +89,7 @@ def test_optunas_figures_show_what_pruned_trials_reached_and_keep_the_numbers(mo
     assert [trial.state for trial in made.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]
 
 
-def test_drawing_leaves_the_style_of_other_figures_alone(tmp_path):
+def test_drawing_does_not_change_the_style_of_other_figures(tmp_path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)

@@ -1,4 +1,4 @@
-"""Search better settings of `train` with Optuna: `make tune`. The same command on another machine joins the search."""
+"""Search for better settings of `train` with Optuna: `make tune`. The same command on another machine joins it."""
 
 import json
 import os
@@ -8,24 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cyclopts import Parameter
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
-from emotion_detection.atomic import atomic_output
 from emotion_detection.config import Params, load_params, load_recipe
-from emotion_detection.errors import InputError
+from emotion_detection.errors import DataError, UsageError
 from emotion_detection.experiments import runs
 from emotion_detection.experiments.provenance import provenance
 from emotion_detection.experiments.urls import redact_uri
-from emotion_detection.tuning import processes, search_space
-from emotion_detection.tuning.plots import draw
+from emotion_detection.tuning import conflicts, finalists, plots, processes, search_space, worker
+from emotion_detection.tuning.report import Outcome, recipe, summary
 from emotion_detection.tuning.storage import translate_errors
-from emotion_detection.tuning.study import open_study, requeue_dead_trials, wait_for_attribute
-from emotion_detection.tuning.supervisor import progress, search
-
-WORKER = "emotion_detection.tuning.worker"
+from emotion_detection.tuning.study import TrialMonitor, open_study, wait_for_attribute
+from emotion_detection.tuning.supervisor import Limits, OnBest, progress, supervise
 
 
 @Parameter(name="*")
@@ -42,7 +37,7 @@ class TuneOptions:
     recipes: Path
     """A folder of recipes. The search tries those inside the search space first."""
     out: Path
-    """The folder for best.yaml, figures and the default storage."""
+    """The folder for best.yaml, figures, logs and the default storage."""
     workers: int = 1
     """Processes that share this machine."""
     study: str = ""
@@ -51,41 +46,71 @@ class TuneOptions:
     """sqlite:///, postgresql:// or grpc://; by default OPTUNA_STORAGE, else a file in the folder of --out."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """An open search: its studies, settings and folders."""
+
+    study: Study
+    finalists: Study | None  # the trainings of finalists, if there are any
+    params: Params
+    options: TuneOptions
+    storage: str
+    folder: Path  # for results
+    private: Path  # for the logs and unfinished results of this command only
+
+    @property
+    def studies(self) -> list[Study]:
+        return [self.study, self.finalists] if self.finalists else [self.study]
+
+
 def tune(options: TuneOptions) -> None:
-    """Search better settings of `train` with Optuna. The same command on another machine joins the search.
+    """Search for better settings of `train` with Optuna. The same command on another machine joins the search.
 
     An interrupted search continues when the command is repeated.
     """
     params = load_params(options.params)
     search_space.check(params.tune.space, params.train)
     if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: one at least has to do the work")
-    data = json.loads(_text(options.data_report))
-    name = options.study or data["dataset"]
-    storage = options.storage or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{_folder(options.out) / 'study.db'}"
-    study, new = open_study(storage, name, about(params, data["digest"], options.recipes))
-    with translate_errors(storage), reconciling(study):
-        parent = None if new else wait_for_attribute(study, "run_id")
-        if parent is not None and not runs.exists(parent):
-            print(f"{redact_uri(runs.store_uri())} does not know the study's run {parent}: it gets a new one")
+        raise UsageError(f"--workers is {options.workers}: use 1 or more")
+    dataset, digest = _read_report(options.data_report)
+    conflicts.check(params, options.faces)
+    name = options.study or dataset
+    search, new = _open(options, params, name, digest)
+    with translate_errors(search.storage), reconciling(*search.studies):
+        parent = None if new else wait_for_attribute(search.study, "run_id")
+        if parent is not None and not runs.run_exists(parent):
+            print(f"{redact_uri(runs.store_uri())} has no run {parent}: the study gets a new run")
             parent = None
-        tags = provenance() | {"dataset": data["dataset"], "study": name, "storage": redact_uri(storage)}
+        tags = provenance() | {"dataset": dataset, "study": name, "storage": redact_uri(search.storage)}
         try:
-            with runs.run(parent, name=f"tune {name}", tags=tags) as run:
+            with runs.start_run(parent, name=f"tune {name}", tags=tags) as run:
                 if parent is None:
                     run.log_params({"tune": params.tune.model_dump(mode="json")})
-                    study.set_user_attr("run_id", run.id)
-                _search(study, params, run, storage, options)
-                report(study, run, _folder(options.out))
+                    search.study.set_user_attr("run_id", run.id)
+                if not _run_trials(search, run):
+                    _run_finalists(search, run)
+                _report(search, run)
         except OSError as error:
-            raise InputError(
-                f"{error.filename or options.out} cannot be written ({error.strerror}). No trial is lost: free some "
-                "space or name another folder with --out, then repeat the command"
+            raise UsageError(
+                f"{error.filename2 or error.filename or options.out} cannot be written ({error.strerror}). Finished "
+                "trials are kept: fix this or choose another folder with --out, then repeat the command"
             ) from error
 
 
+def _open(options: TuneOptions, params: Params, name: str, digest: str) -> tuple[Search, bool]:
+    """The search, and whether it is new."""
+    folder, private = _create_folders(options.out)
+    storage = options.storage or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{folder / 'study.db'}"
+    definition = about(params, digest, options.recipes)
+    study, new = open_study(storage, name, definition)
+    retrained = None
+    if params.tune.finalists:
+        retrained, _ = open_study(storage, finalists.study_name(name), definition | {"finalists_of": name})
+    return Search(study, retrained, params, options, storage, folder, private), new
+
+
 def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
-    """What a study searches, as plain values: two that agree on this are one."""
+    """The definition of a search, as plain values. Commands with the same definition can share a study."""
     base = params.train.model_dump(mode="json", exclude={"epochs", "patience"})
     sections: dict[str, Any] = {"params.yaml": {}} | {
         str(path): load_recipe(path) for path in sorted(recipes.glob("*.yaml"))
@@ -94,89 +119,125 @@ def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
         "data": digest,
         "train": base,
         "space": {key: dimension.model_dump(mode="json") for key, dimension in params.tune.space.items()},
+        "conditions": {key: list(condition) for key, condition in search_space.CONDITIONS.items()},
         "epochs": params.tune.epochs,
-        "known": search_space.known(params.train, sections, params.tune.space),
+        "known": search_space.known_points(params.train, sections, params.tune.space),
     }
 
 
-def _search(study: Study, params: Params, run: runs.Run, storage: str, options: TuneOptions) -> None:
-    tune = params.tune
-    requeue_dead_trials(study)  # what a killed search left behind
+def _run_trials(search: Search, run: runs.Run) -> bool:
+    """Run the trials of the search; returns whether Ctrl-C was pressed."""
+    tune, study = search.params.tune, search.study
+    TrialMonitor(study).requeue_dead_trials()  # of a command that was killed
+    if progress(study).finished >= tune.trials:
+        print(f"{study.study_name} has its {tune.trials} trials: increase tune.trials for more")
+        return False
+
+    def log_best(finished: int, best: float) -> None:
+        run.log_epoch({"epoch": finished, "best_val_macro_f1": best})
+
+    return _supervise(search, study, Limits(tune.trials, tune.epochs, tune.minutes), run, log_best)
+
+
+def _run_finalists(search: Search, run: runs.Run) -> None:
+    """Retrain the best trials with other seeds."""
+    tune, study = search.params.tune, search.finalists
+    if study is None:
+        return
+    TrialMonitor(study).requeue_dead_trials()
+    finalists.enqueue(
+        study, finalists.best_trials(search.study, tune.finalists), finalists.finalist_seeds(search.params)
+    )
+    pending = len(study.get_trials(deepcopy=False, states=finalists.PENDING))
+    if pending:
+        limits = Limits(progress(study).finished + pending, tune.epochs)
+        _supervise(search, study, limits, run)
+
+
+def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_best: OnBest | None = None) -> bool:
+    phase = "finalists" if study is search.finalists else "search"
     job = {
-        "train": params.train.model_dump(mode="json"),
-        "known": study.user_attrs["about"]["known"],
-        "tune": tune.model_dump(mode="json"),
-        "faces": str(options.faces.resolve()),
+        "train": search.params.train.model_dump(mode="json"),
+        "tune": search.params.tune.model_dump(mode="json"),
+        "known": search.study.user_attrs["about"]["known"],
+        "faces": str(search.options.faces.resolve()),
         "study": study.study_name,
         "parent": run.id,
+        "finalists": phase == "finalists",
+        "trainer": worker.TRAINER,
     }
-    if progress(study).finished >= tune.trials:
-        print(f"{study.study_name} has its {tune.trials} trials: raise tune.trials for more")
-        return
-    crew = processes.start(
-        WORKER, [json.dumps(job)], count=options.workers, logs=options.out, told={"OPTUNA_STORAGE": storage}
+    workers = processes.start_workers(
+        worker.__name__,
+        [json.dumps(job)],
+        count=search.options.workers,
+        logs=search.private / phase,
+        environment={"OPTUNA_STORAGE": search.storage},
     )
-    search(study, tune, crew, lambda finished, best: run.log_epoch({"epoch": finished, "best_val_macro_f1": best}))
+    return supervise(study, limits, workers, on_best)
 
 
 @contextmanager
-def reconciling(study: Study) -> Iterator[None]:
-    """Settle with MLflow after the body, whatever came of that."""
+def reconciling(*studies: Study) -> Iterator[None]:
+    """Update MLflow after the body, even if the body raises an error."""
     try:
         yield
     except BaseException:
-        with suppress(Exception):  # the first error is the one to show
-            reconcile(study)
+        with suppress(Exception):  # keep the original error
+            reconcile(*studies)
         raise
-    reconcile(study)
+    reconcile(*studies)
 
 
-def reconcile(study: Study) -> None:
-    """Tell MLflow what it has missed: epochs while it was away, and the end of trials whose process was killed."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and "run_id" in trial.user_attrs:
-            runs.reconcile(trial.user_attrs["run_id"], trial.state.name, trial.user_attrs.get("history", []))
+def reconcile(*studies: Study) -> None:
+    """Add what MLflow misses: epochs while it was unavailable, and the end of trials whose process was killed."""
+    for study in studies:
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and "run_id" in trial.user_attrs:
+                runs.reconcile(trial.user_attrs["run_id"], trial.state.name, trial.user_attrs.get("history", []))
 
 
-def report(study: Study, run: runs.Run, folder: Path) -> None:
-    """Figures and best.yaml, into the folder and into MLflow."""
-    best = progress(study).best
-    figures = draw(study, folder)
-    if best is not None:
-        with atomic_output(folder / "best.yaml") as written:
-            written.write_text(recipe(study, best))
-        run.log_file(folder / "best.yaml", "tuning")
-    for name in figures:
-        run.log_file(folder / f"{name}.png", "tuning")
-    finished = progress(study).finished
-    print(f"{finished} trials finished; figures in {folder}")
-    if best is not None:
-        print(f"best: {best.values[0]:.3f} val macro-F1, trial {best.number}; make adopt FROM={folder / 'best.yaml'}")
+def _report(search: Search, run: runs.Run) -> None:
+    """Write the figures and best.yaml into the folder and into MLflow, and print a summary."""
+    files = [f"{name}.png" for name in plots.draw(search.study, search.private)]
+    current = progress(search.study)
+    lines = [f"{current.finished} trials finished; figures in {search.folder}"]
+    if current.best is not None:
+        outcome = Outcome(search.study, current.best, _results(search))
+        (search.private / "best.yaml").write_text(recipe(outcome), encoding="utf-8")
+        files.append("best.yaml")
+        lines += [*summary(outcome), f"make adopt FROM={search.folder / 'best.yaml'}"]
+        if outcome.winner:
+            scores = {
+                "finalist_mean_val_macro_f1": outcome.winner.mean,
+                "finalist_std_val_macro_f1": outcome.winner.std,
+            }
+            run.log_epoch({"epoch": current.finished, **scores})
+    for name in files:
+        os.replace(search.private / name, search.folder / name)
+        run.log_file(search.folder / name, "tuning")
+    print("\n".join(lines))
 
 
-def recipe(study: Study, best: FrozenTrial) -> str:
-    """best.yaml: a recipe with the settings that the search has found."""
-    epochs = study.user_attrs["about"]["epochs"]
-    return (
-        f"# The best of the study {study.study_name}: trial {best.number}, val macro-F1 {best.values[0]:.3f}\n"
-        f"# after {epochs} epochs, MLflow run {best.user_attrs['run_id']}.\n"
-        "# make adopt takes it over, make repro trains it in full.\n"
-        + yaml.safe_dump(search_space.fragment(best.user_attrs["values"]), sort_keys=False, default_flow_style=None)
-    )
+def _results(search: Search) -> list[finalists.Finalist]:
+    if search.finalists is None:
+        return []
+    trials = finalists.best_trials(search.study, search.params.tune.finalists)
+    return finalists.results(search.finalists, trials, finalists.finalist_seeds(search.params))
 
 
-def _folder(path: Path) -> Path:
+def _create_folders(out: Path) -> tuple[Path, Path]:
+    """The folder for results, and one for the logs and unfinished results of this command only."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        return out.resolve(), processes.private_folder(out.resolve() / "logs")
     except OSError as error:
-        raise InputError(f"{path} cannot be made ({error.strerror}): name another with --out") from error
-    return path.resolve()
+        raise UsageError(f"{out} cannot be created ({error.strerror}): choose another folder with --out") from error
 
 
-def _text(path: Path) -> str:
+def _read_report(path: Path) -> tuple[str, str]:
+    """The name and the digest of the data set."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): mend it; `dvc repro prepare` makes what is built"
-        ) from error
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return report["dataset"], report["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): run `dvc repro prepare`, which writes it") from error

@@ -25,7 +25,9 @@ def mistakes(faces: Faces, probabilities: NDArray[np.floating], *, path: Path) -
     worst = wrong[np.argsort(-top[wrong], kind="stable")][:MAX_FACES]
     rows = zip(faces.labels[worst], predicted[worst], top[worst], strict=True)
     captions = [f"{EMOTIONS[true]} →\n{EMOTIONS[prediction]} {confidence:.0%}" for true, prediction, confidence in rows]
-    title = f"{len(wrong):,} of {len(faces):,} faces are misclassified; the {len(worst)} most confident (true → predicted)"
+    title = (
+        f"{len(wrong):,} of {len(faces):,} faces are misclassified; the {len(worst)} most confident (true → predicted)"
+    )
     captioned_faces(faces.images[worst], captions, path, title=title)
 
 

@@ -1,18 +1,14 @@
-"""Optuna's studies: opened once by whoever comes first, exact in their count, alive after any kill."""
+"""Optuna studies that several processes share: opened once, with an exact trial count that survives kills."""
 
-import os
-import platform
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
-from itertools import count
+from itertools import count, takewhile
 from typing import Any
 
 import optuna
-import psutil
 from optuna.exceptions import DuplicatedStudyError, TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -20,23 +16,31 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from emotion_detection.errors import InputError
+from emotion_detection.errors import UsageError
+from emotion_detection.tuning.processes import has_exited, host_id, this_process
 from emotion_detection.tuning.storage import connect_storage, translate_errors
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-BEAT_S = 5  # between two signs of life of a trial
-# A process that has not been heard of for so long is dead. On this machine its number tells at once (`revive`).
-GRACE_S = 60
-RETRIES = 3  # of a trial whose process died; after these, its settings are to blame
-CLOCK_S = 60  # how far the wall clock may be set while a worker runs
+DUPLICATE = "duplicate_of"  # user attribute: the number of the trial with the same settings
+HEARTBEAT_S = 5
+HEARTBEAT_TIMEOUT_S = 60  # for processes of other hosts; those of this host are checked by their process ID
+MAX_RETRIES = 3  # of a trial whose process died; after that, its settings are to blame
+MAX_DUPLICATES = 20  # in a row; after that, the search space is considered exhausted
+IDLE_S = 0.5  # between two checks for a free trial
 
-_heard: dict[tuple[str, int], tuple[object, float]] = {}  # of a trial: its last sign of life, and when we saw it
+
+class DuplicateTrialError(Exception):
+    """An earlier trial has the same settings."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def open_study(uri: str, name: str, about: dict[str, Any]) -> tuple[Study, bool]:
-    """The study of that name, and whether it is new; `about` says what it searches, as plain values.
+    """Open or create a study; returns it and whether it is new. `about` defines the search, as plain values.
 
-    InputError if the storage cannot be used, or holds a study of that name about something else.
+    Raises StoreError if the storage cannot be used, UsageError if the existing study has another definition.
     """
     storage = connect_storage(uri)
     with translate_errors(uri):
@@ -44,144 +48,168 @@ def open_study(uri: str, name: str, about: dict[str, Any]) -> tuple[Study, bool]
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
         except DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=name)
-            theirs = wait_for_attribute(study, "about")
-            if theirs is not None:
-                _same(theirs, about, name)
+            existing = wait_for_attribute(study, "about")
+            if existing is not None:
+                _check_same(existing, about, name)
                 return study, False
-            # Whoever made it was killed in the next moment.
+            # The process that created the study was killed before it set the attribute.
         study.set_user_attr("about", about)
         return study, True
 
 
 def join_study(uri: str, name: str, sampler: BaseSampler, pruner: BasePruner) -> Study:
-    """The study that somebody has opened, to work on."""
+    """Load an existing study in order to run its trials."""
     return optuna.load_study(storage=connect_storage(uri), study_name=name, sampler=sampler, pruner=pruner)
 
 
-def wait_for_attribute(study: Study, key: str, *, patience_s: float = 30) -> Any:
-    """An attribute that whoever opened the study first is about to set; None if it never comes."""
-    for _ in range(int(patience_s * 10)):
+def wait_for_attribute(study: Study, key: str, *, timeout_s: float = 30) -> Any:
+    """Return a user attribute that another process is about to set; None after the timeout."""
+    for _ in range(int(timeout_s * 10)):
         if key in study.user_attrs:
             return study.user_attrs[key]
         time.sleep(0.1)
     return None
 
 
-def _same(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> None:
-    for key in ours:
-        if theirs.get(key) != ours[key]:
-            raise InputError(
-                f"the study {name} searches something else (its {key} differs): "
-                "name another one with --study, or go back to its params.yaml and data"
+def _check_same(existing: dict[str, Any], about: dict[str, Any], name: str) -> None:
+    for key in about:
+        if existing.get(key) != about[key]:
+            raise UsageError(
+                f"the study {name} has another definition (its {key} differs): "
+                "choose another name with --study, or restore its params.yaml and data"
             )
 
 
-def requeue_dead_trials(study: Study) -> None:
-    """Fail the trials whose process is dead, and queue them again: the same settings, from the start."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _dead(study, trial):
-            _lose(study, trial.number)
+class TrialMonitor:
+    """Detects trials whose process has died, marks them as failed and queues them again."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._last_signs: dict[int, tuple[object, float]] = {}  # by trial number: sign of life, and when it was seen
+
+    def requeue_dead_trials(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_dead(trial):
+                fail_and_requeue(self._study, trial.number)
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        worker = trial.user_attrs.get("worker")
+        if worker is None or worker["host"] != host_id():  # killed before it registered its process ID, or remote
+            return self._is_silent(trial)
+        return has_exited(worker)
+
+    def _is_silent(self, trial: FrozenTrial) -> bool:
+        """Whether no sign of life came for HEARTBEAT_TIMEOUT_S, by this machine's clock: other clocks may differ."""
+        now = time.monotonic()
+        sign = (trial.user_attrs.get("worker"), trial.user_attrs.get("heartbeat"), trial.last_step)
+        last, since = self._last_signs.get(trial.number, (None, now))
+        if sign != last:
+            self._last_signs[trial.number] = (sign, now)
+            return False
+        return now - since > HEARTBEAT_TIMEOUT_S
 
 
-def _lose(study: Study, number: int) -> None:
+def fail_and_requeue(study: Study, number: int) -> None:
+    """Mark a trial as failed and queue its settings again, up to MAX_RETRIES times."""
     try:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
-        return  # somebody else has just done it
+        return  # another process did it first
     trial = study.get_trials()[number]
-    # Who ran it, and what came of that, is not the next one's: only what it repeats is.
+    # The worker and the results of the failed attempt do not belong to the next one.
     trial.user_attrs = {}
     trial.system_attrs = {
         key: value for key, value in trial.system_attrs.items() if key in ("failed_trial", "retry_history")
     }
-    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
-
-
-def _dead(study: Study, trial: FrozenTrial) -> bool:
-    worker = trial.user_attrs.get("worker")
-    if worker is None or worker["host"] != _here():  # killed between its first two breaths, or elsewhere
-        return _silent(study, trial)
-    try:  # a number may be given again, but hardly in the same minute
-        process = psutil.Process(worker["pid"])
-        return abs(process.create_time() - worker["began"]) > CLOCK_S or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _silent(study: Study, trial: FrozenTrial) -> bool:
-    """Whether we have seen no sign of life for GRACE_S, by our own clock: another machine's may differ."""
-    key, now = (study.study_name, trial.number), time.monotonic()
-    sign = (trial.user_attrs.get("worker"), trial.user_attrs.get("beat"), trial.last_step)
-    last, since = _heard.get(key, (None, now))
-    if sign != last:
-        _heard[key] = (sign, now)
-        return False
-    return now - since > GRACE_S
+    RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)
 
 
 @contextmanager
 def heartbeat(trial: Trial) -> Iterator[None]:
-    """Give signs of life while the body runs. (Optuna's own know nothing of gRPC, and go by the machines' clocks.)"""
-    over = threading.Event()
+    """Send signs of life while the body runs. Optuna's heartbeat needs equal clocks and does not support gRPC."""
+    done = threading.Event()
 
-    def beat() -> None:
+    def send() -> None:
         for number in count(1):
-            if over.wait(BEAT_S):
+            if done.wait(HEARTBEAT_S):
                 return
-            with suppress(Exception):  # a storage that is away for a moment is no reason to stop
-                trial.set_user_attr("beat", number)
+            with suppress(Exception):  # a storage that is briefly unavailable must not end the trial
+                trial.set_user_attr("heartbeat", number)
 
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        over.set()
-        heart.join()
+        done.set()
+        thread.join()
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from all others."""
-    return {"host": _here(), "pid": os.getpid(), "began": psutil.Process().create_time()}
+def claim_settings(study: Study, trial: Trial, values: Mapping[str, Any]) -> None:
+    """Store the settings of a trial; DuplicateTrialError if an earlier trial that has not failed has the same ones."""
+    trial.set_user_attr("values", dict(values))
+    for other in study.get_trials(deepcopy=False)[: trial.number]:
+        if other.state != TrialState.FAIL and other.user_attrs.get("values") == values:
+            raise DuplicateTrialError(other.number)
 
 
-@cache
-def _here() -> str:
-    """Where a process number means something: two machines may have one name, and a machine several containers."""
-    with suppress(OSError):  # only Linux knows the last part
-        return f"{platform.node()} {uuid.getnode():x} {os.readlink('/proc/self/ns/pid')}"
-    return f"{platform.node()} {uuid.getnode():x}"
+def is_exhausted(study: Study) -> bool:
+    """Whether the latest trials only repeated earlier settings."""
+    latest = reversed(study.get_trials(deepcopy=False))
+    return sum(1 for _ in takewhile(lambda trial: DUPLICATE in trial.user_attrs, latest)) >= MAX_DUPLICATES
 
 
-def run_trials(study: Study, objective: Callable[[Trial], float], *, trials: int, asked: Callable[[], bool]) -> None:
-    """Run trials until `trials` are finished in all, or until `asked` to stop; what a trial raises ends this."""
-    while not asked():
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
-        if sum(state in FINISHED for state in states) >= trials:
+def run_trials(
+    study: Study, objective: Callable[[Trial], float], *, trials: int | None, stop_requested: Callable[[], bool]
+) -> None:
+    """Run trials until the study has `trials` finished ones, or (None) until no queued trial is left.
+
+    Also returns when a stop is requested or the search space is exhausted. An error in a trial ends the loop.
+    """
+    while not stop_requested():
+        states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+        pending = states[TrialState.WAITING] + states[TrialState.RUNNING]
+        finished = sum(states[state] for state in FINISHED)
+        if trials is None:
+            done, free = not pending, states[TrialState.WAITING] > 0
+        else:
+            done = finished >= trials or is_exhausted(study)
+            free = states[TrialState.WAITING] > 0 or finished + pending < trials
+        if done:
             return
-        if TrialState.WAITING in states or sum(state != TrialState.FAIL for state in states) < trials:
+        if free:
             _run_trial(study, objective, trials)
         else:
-            time.sleep(1)  # the last trials are with others; one of them may die, and come back
+            time.sleep(IDLE_S)  # other workers run the last trials; if one of them dies, its trial is queued again
 
 
-def _run_trial(study: Study, objective: Callable[[Trial], float], trials: int) -> None:
-    """Run one trial and tell what came of it. One that raises an error is queued again: its settings are not lost."""
+def _run_trial(study: Study, objective: Callable[[Trial], float], trials: int | None) -> None:
+    """Run one trial and report its result. A trial that raises an error is queued again."""
     trial = study.ask()
     trial.set_user_attr("worker", this_process())
-    earlier = study.get_trials(deepcopy=False)[: trial.number]
     value, state = None, TrialState.FAIL
-    if sum(other.state != TrialState.FAIL for other in earlier) < trials:  # else another took the last one just now
+    if not _is_surplus(study, trial, trials):
         try:
             with heartbeat(trial):
                 value, state = objective(trial), TrialState.COMPLETE
         except TrialPruned:
             state = TrialState.PRUNED
+        except DuplicateTrialError as error:
+            with suppress(UpdateFinishedTrialError):
+                trial.set_user_attr(DUPLICATE, error.number)
         except UpdateFinishedTrialError:
-            pass  # somebody took us for dead, and has queued it again
+            pass  # another process considered this one dead and has queued the trial again
         except BaseException:
-            with suppress(Exception):  # the first error is the one to show
-                _lose(study, trial.number)
+            with suppress(Exception):  # keep the original error
+                fail_and_requeue(study, trial.number)
             raise
     with suppress(UpdateFinishedTrialError):
         study.tell(trial, value, state, skip_if_finished=True)
+
+
+def _is_surplus(study: Study, trial: Trial, trials: int | None) -> bool:
+    """Whether another process took the last trial between the count and `ask`."""
+    if trials is None:
+        return not trial.params  # queued trials have params from the start
+    earlier = study.get_trials(deepcopy=False)[: trial.number]
+    return sum(other.state != TrialState.FAIL for other in earlier) >= trials

@@ -1,34 +1,42 @@
-"""A study's workers, watched from their beginning to their end: progress, budgets, Ctrl-C, deaths."""
+"""Supervise the workers of a study: progress, time limit, Ctrl-C, dead workers."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from emotion_detection.config import Tune
-from emotion_detection.errors import InputError
+from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.tuning.processes import Worker
-from emotion_detection.tuning.study import FINISHED, requeue_dead_trials
+from emotion_detection.tuning.study import FINISHED, TrialMonitor, is_exhausted
 
-LOOK_S = 0.5  # between two looks at the study
-OnBest = Callable[[int, float], None]  # finished trials, best value so far
+POLL_S = 0.5  # between two looks at the study
+OnBest = Callable[[int, float], None]  # number of finished trials, best value so far
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is. `best` is a complete trial, or None."""
+    """The progress of a study. `best` is a complete trial, or None."""
 
     finished: int
     best: FrozenTrial | None
     running: tuple[FrozenTrial, ...]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When the workers of a study are done."""
+
+    trials: int  # total of finished trials
+    epochs: int  # of a trial
+    minutes: float = 0  # no trial starts after this time; 0: no limit
+
+
 def progress(study: Study) -> Progress:
-    """Look at a study's trials."""
+    """The current progress of a study."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return Progress(
@@ -38,67 +46,75 @@ def progress(study: Study) -> Progress:
     )
 
 
-def search(study: Study, tune: Tune, crew: Sequence[Worker], on_best: OnBest) -> None:
-    """Watch the workers until all have ended, showing the best trial so far.
+def supervise(study: Study, limits: Limits, workers: Sequence[Worker], on_best: OnBest | None = None) -> bool:
+    """Wait until all workers have exited, and show the progress; returns whether Ctrl-C was pressed.
 
-    Ctrl-C lets the running trials end; a second one ends them at once and is raised, as is any other error.
-    InputError if the workers ended and left trials undone.
+    Ctrl-C lets the running trials finish. A second Ctrl-C ends them at once and is raised, as is any other error.
+    Raises EmotionDetectionError if the workers exited too early.
     """
-    over = interrupted = False
-    end = time.monotonic() + 60 * tune.minutes if tune.minutes else float("inf")
+    monitor = TrialMonitor(study)
+    timed_out = interrupted = False
+    end = monotonic() + 60 * limits.minutes if limits.minutes else float("inf")
     bar: tqdm[Any]
-    with tqdm(total=tune.trials, desc=study.study_name, unit="trial") as bar:
+    with tqdm(total=limits.trials, desc=study.study_name, unit="trial") as bar:
         try:
-            while _at_work(crew):
+            while _running(workers):
                 try:
-                    _look(study, tune, bar, on_best)
-                    if time.monotonic() > end and not over:
-                        over = _finish(crew, f"{tune.minutes:g} minutes are over: the running trials are the last")
-                    time.sleep(LOOK_S)
+                    _update(study, limits, monitor, bar, on_best)
+                    if monotonic() > end and not timed_out:
+                        timed_out = _request_stop(
+                            workers, f"{limits.minutes:g} minutes have passed: no new trial starts"
+                        )
+                    sleep(POLL_S)
                 except KeyboardInterrupt:
                     if interrupted:
                         raise
-                    interrupted = _finish(crew, "finishing the running trials; Ctrl-C again ends them at once")
-            _look(study, tune, bar, on_best)
+                    interrupted = _request_stop(workers, "finishing the running trials; press Ctrl-C again to end them")
+            _update(study, limits, monitor, bar, on_best)
         finally:
-            for worker in crew:
+            for worker in workers:
                 worker.process.kill()
                 worker.process.wait()
-            requeue_dead_trials(study)  # what they left unfinished waits for the next time
-    _tell_of_the_dead(study, tune, crew, stopping=over or interrupted)
+            monitor.requeue_dead_trials()  # unfinished trials run when the command is repeated
+    _report_failures(study, limits, workers, stopped=timed_out or interrupted)
+    return interrupted
 
 
-def _at_work(crew: Sequence[Worker]) -> list[Worker]:
-    """Those that have not ended. All are asked each time: one that nobody asks would stay a zombie."""
-    return [worker for worker in crew if worker.process.poll() is None]
+def _running(workers: Sequence[Worker]) -> list[Worker]:
+    """The workers that have not exited. Polls all of them, because an unpolled process stays a zombie."""
+    return [worker for worker in workers if worker.process.poll() is None]
 
 
-def _finish(crew: Sequence[Worker], why: str) -> bool:
-    tqdm.write(why)
-    for worker in crew:
-        worker.finish()
+def _request_stop(workers: Sequence[Worker], message: str) -> bool:
+    tqdm.write(message)
+    for worker in workers:
+        worker.request_stop()
     return True
 
 
-def _look(study: Study, tune: Tune, bar: "tqdm[Any]", on_best: OnBest) -> None:
-    requeue_dead_trials(study)
-    seen = progress(study)
-    if seen.best and seen.finished > bar.n:
-        on_best(seen.finished, seen.best.values[0])
-    bar.n = min(seen.finished, tune.trials)
-    best = f"best {seen.best.values[0]:.3f} (trial {seen.best.number})" if seen.best else "none complete yet"
-    at = (f"{trial.number} in epoch {(trial.last_step or 0) + 1}/{tune.epochs}" for trial in seen.running)
-    bar.set_postfix_str("; ".join([best, *at]))
+def _update(study: Study, limits: Limits, monitor: TrialMonitor, bar: "tqdm[Any]", on_best: OnBest | None) -> None:
+    monitor.requeue_dead_trials()
+    current = progress(study)
+    if on_best and current.best and current.finished > bar.n:
+        on_best(current.finished, current.best.values[0])
+    bar.n = min(current.finished, limits.trials)
+    best = f"best {current.best.values[0]:.3f} (trial {current.best.number})" if current.best else "none complete yet"
+    running = (f"{trial.number} after epoch {trial.last_step or 0}/{limits.epochs}" for trial in current.running)
+    bar.set_postfix_str("; ".join([best, *running]))
 
 
-def _tell_of_the_dead(study: Study, tune: Tune, crew: Sequence[Worker], *, stopping: bool) -> None:
-    dead = [worker for worker in crew if worker.process.returncode]
-    for worker in dead:
-        print(f"{worker.log.stem} ended with status {worker.process.returncode}: {worker.last_words()}")
+def _report_failures(study: Study, limits: Limits, workers: Sequence[Worker], *, stopped: bool) -> None:
+    failed = [worker for worker in workers if worker.process.returncode]
+    for worker in failed:
+        print(f"{worker.log.stem} exited with status {worker.process.returncode}: {worker.last_line()}")
     finished = progress(study).finished
-    if finished < tune.trials and not stopping:
-        words = dead[0].last_words().removeprefix("error: ") if dead else "no worker failed"
-        raise InputError(
-            f"{finished} of {tune.trials} trials are finished and no worker is left ({words}); "
-            "nothing is lost: the same command goes on from here"
-        )
+    if finished >= limits.trials or stopped:
+        return
+    if not failed and is_exhausted(study):
+        print(f"{finished} of {limits.trials} trials finished: new trials repeat earlier settings, so the search ends")
+        return
+    reason = failed[0].last_line().removeprefix("error: ") if failed else "no worker failed"
+    raise EmotionDetectionError(
+        f"{finished} of {limits.trials} trials finished before all workers exited ({reason}). "
+        "Finished trials are kept: repeat the command to continue"
+    )
