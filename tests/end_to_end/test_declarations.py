@@ -105,7 +105,10 @@ def readme_commands() -> list[str]:
 
 def is_experiment(line: str) -> bool:
     """Whether tests/end_to_end/test_pipeline.py runs this command of README.md in a copy of the project."""
-    return line.startswith(("dvc exp", "dvc params", "dvc metrics", "dvc plots")) or "mlflow run . -e main" in line
+    return (
+        line.startswith(("dvc exp", "dvc queue", "dvc params", "dvc metrics", "dvc plots"))
+        or "mlflow run . -e main" in line
+    )
 
 
 # dvc.yaml

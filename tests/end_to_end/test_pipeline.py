@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,14 @@ class Project:
         assert (process.returncode != 0) == fails, output
         return output
 
+    def run_experiment(self, command: str) -> str:
+        """Run a command of README.md; wait until no experiment is queued or running where a user would wait."""
+        output = self.run("bash", "-c", command)
+        while command == "dvc queue status" and re.search(r"Queued|Running", output):
+            time.sleep(1)
+            output = self.run("bash", "-c", command)
+        return output
+
     def stale(self) -> dict[str, object]:
         """The stages that `dvc repro` would run, with their reasons."""
         return json.loads(self.run("dvc", "status", "--json"))
@@ -100,7 +109,8 @@ def project(tmp_path_factory, migrated_store):
     project = Project(tmp_path_factory.mktemp("project"), migrated_store)
     project.run("dvc", "repro")
     project.commit("the first run")
-    return project
+    yield project
+    project.run("dvc", "queue", "stop", "--kill")  # workers wait for more experiments
 
 
 def test_first_repro_registers_a_champion(project):
@@ -173,7 +183,7 @@ def test_only_code_that_can_change_a_result_makes_a_stage_stale(project):
 
 def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
     before = {run.info.run_id for run in project.runs()}
-    printed = {command: project.run("bash", "-c", command) for command in readme_experiments()}
+    printed = {command: project.run_experiment(command) for command in readme_experiments()}
     new = [run for run in project.runs() if run.info.run_id not in before]
     named = {run.info.run_name: run.data for run in new if run.info.run_name in ("narrow", "slow")}
     assert named["narrow"].params["train.widths"] == "(16, 32, 64)"
@@ -184,6 +194,7 @@ def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
     assert "narrow" in shown
     assert "slow" in shown
     assert "index.html" in printed["dvc plots show"]
+    assert printed["dvc queue status"].count("Success") == 2
     assert "train.learning_rate" in project.run("dvc", "params", "diff", "narrow", "slow")
     assert "val_log_loss" in project.run("dvc", "metrics", "diff", "narrow", "slow")
 
@@ -191,8 +202,9 @@ def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
 def readme_experiments() -> list[str]:
     """README's commands of DVC experiments, and its MLflow project."""
     lines = (ROOT / "README.md").read_text().splitlines()
-    commands = [line.partition("  #")[0].strip() for line in lines]
-    chosen = [line for line in commands if line.startswith(("dvc exp", "dvc params", "dvc metrics", "dvc plots"))]
+    commands = [line.partition(" #")[0].strip() for line in lines]
+    starts = ("dvc exp", "dvc queue", "dvc params", "dvc metrics", "dvc plots")
+    chosen = [line for line in commands if line.startswith(starts)]
     return chosen + [line for line in commands if "mlflow run . -e main" in line]
 
 

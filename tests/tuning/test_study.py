@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from emotion_detection.tuning.study import (
     HEARTBEAT_TIMEOUT_S,
     MAX_DUPLICATES,
     MAX_RETRIES,
+    DuplicateTrialError,
     TrialMonitor,
     claim_settings,
     fail_and_requeue,
@@ -196,6 +198,38 @@ def test_settings_of_a_failed_trial_are_not_duplicates(uri):
     claim_settings(study, failed, {"x": 1})
     study.tell(failed, state=TrialState.FAIL)
     claim_settings(study, study.ask(), {"x": 1})
+
+
+def test_settings_of_a_queued_retry_are_duplicates(uri):
+    study = opened(uri)
+    failed = study.ask()
+    claim_settings(study, failed, {"x": 1})
+    fail_and_requeue(study, failed.number)
+    assert study.get_trials()[1].state == TrialState.WAITING
+    study._storage.create_new_trial(study._study_id)
+    with pytest.raises(DuplicateTrialError):
+        claim_settings(study, Trial(study, study.get_trials()[2]._trial_id), {"x": 1})
+
+
+def test_of_two_trials_that_start_at_once_only_one_has_the_settings(uri):
+    study = opened(uri)
+    first, second = study.ask(), study.ask()
+    with futures.ThreadPoolExecutor() as pool:
+        later = pool.submit(claim_settings, study, second, {"x": 1})
+        with pytest.raises(futures.TimeoutError):
+            later.result(timeout=0.3)  # it waits for the settings of the first one
+        claim_settings(opened(uri), first, {"x": 1})
+        with pytest.raises(DuplicateTrialError):
+            later.result(timeout=30)
+
+
+def test_process_that_died_before_it_stored_its_settings_is_not_awaited(uri):
+    study = opened(uri)
+    dead, living = study.ask(), study.ask()
+    with futures.ThreadPoolExecutor() as pool:
+        claim = pool.submit(claim_settings, study, living, {"x": 1})
+        fail_and_requeue(opened(uri), dead.number)
+        claim.result(timeout=30)
 
 
 def queue(study: Study, *values: float) -> None:

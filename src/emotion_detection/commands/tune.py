@@ -148,10 +148,8 @@ def _run_finalists(search: Search, run: runs.Run) -> None:
     finalists.enqueue(
         study, finalists.best_trials(search.study, tune.finalists), finalists.finalist_seeds(search.params)
     )
-    pending = len(study.get_trials(deepcopy=False, states=finalists.PENDING))
-    if pending:
-        limits = Limits(progress(study).finished + pending, tune.epochs)
-        _supervise(search, study, limits, run)
+    if study.get_trials(deepcopy=False, states=finalists.PENDING):
+        _supervise(search, study, Limits(None, tune.epochs), run)
 
 
 def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_best: OnBest | None = None) -> bool:

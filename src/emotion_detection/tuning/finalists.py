@@ -73,6 +73,7 @@ def enqueue(study: Study, trials: Iterable[FrozenTrial], seeds: Sequence[int]) -
     for trial in trials:
         for params in _trainings(trial, seeds):
             if params not in existing:
+                existing.append(params)
                 distributions = {key: trial.distributions[key] for key in params if key != "seed"} | {"seed": SEED}
                 study.add_trial(create_trial(state=TrialState.WAITING, params=params, distributions=distributions))
 

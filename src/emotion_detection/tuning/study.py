@@ -27,6 +27,7 @@ HEARTBEAT_TIMEOUT_S = 60  # for processes of other hosts; those of this host are
 MAX_RETRIES = 3  # of a trial whose process died; after that, its settings are to blame
 MAX_DUPLICATES = 20  # in a row; after that, the search space is considered exhausted
 IDLE_S = 0.5  # between two checks for a free trial
+CLAIM_S = 0.05  # between two checks for the settings of earlier trials
 
 
 class DuplicateTrialError(Exception):
@@ -116,8 +117,8 @@ def fail_and_requeue(study: Study, number: int) -> None:
     except (ValueError, UpdateFinishedTrialError):
         return  # another process did it first
     trial = study.get_trials()[number]
-    # The worker and the results of the failed attempt do not belong to the next one.
-    trial.user_attrs = {}
+    # The worker and the results of the failed attempt do not belong to the next one, but its settings do.
+    trial.user_attrs = {key: value for key, value in trial.user_attrs.items() if key == "values"}
     trial.system_attrs = {
         key: value for key, value in trial.system_attrs.items() if key in ("failed_trial", "retry_history")
     }
@@ -146,11 +147,20 @@ def heartbeat(trial: Trial) -> Iterator[None]:
 
 
 def claim_settings(study: Study, trial: Trial, values: Mapping[str, Any]) -> None:
-    """Store the settings of a trial; DuplicateTrialError if an earlier trial that has not failed has the same ones."""
+    """Store the settings of a trial; DuplicateTrialError if an earlier trial that has not failed has the same ones.
+
+    Waits until all earlier running trials have stored theirs, so that of two trials that start at once only one runs.
+    """
     trial.set_user_attr("values", dict(values))
-    for other in study.get_trials(deepcopy=False)[: trial.number]:
-        if other.state != TrialState.FAIL and other.user_attrs.get("values") == values:
-            raise DuplicateTrialError(other.number)
+    while True:
+        earlier = study.get_trials(deepcopy=False)[: trial.number]
+        claimed = [other for other in earlier if other.state != TrialState.FAIL]
+        for other in claimed:
+            if other.user_attrs.get("values") == values:
+                raise DuplicateTrialError(other.number)
+        if all("values" in other.user_attrs for other in claimed if other.state == TrialState.RUNNING):
+            return
+        time.sleep(CLAIM_S)  # a trial whose process died before it stored its settings will fail
 
 
 def is_exhausted(study: Study) -> bool:

@@ -22,6 +22,7 @@ class Progress:
     """The progress of a study. `best` is a complete trial, or None."""
 
     finished: int
+    waiting: int
     best: FrozenTrial | None
     running: tuple[FrozenTrial, ...]
 
@@ -30,9 +31,13 @@ class Progress:
 class Limits:
     """When the workers of a study are done."""
 
-    trials: int  # total of finished trials
+    trials: int | None  # total of finished trials; None: all queued trials
     epochs: int  # of a trial
     minutes: float = 0  # no trial starts after this time; 0: no limit
+
+    def total(self, current: "Progress") -> int:
+        """The number of trials when the workers are done."""
+        return current.finished + current.waiting + len(current.running) if self.trials is None else self.trials
 
 
 def progress(study: Study) -> Progress:
@@ -41,6 +46,7 @@ def progress(study: Study) -> Progress:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return Progress(
         sum(trial.state in FINISHED for trial in trials),
+        sum(trial.state == TrialState.WAITING for trial in trials),
         max(complete, key=lambda trial: trial.values[0], default=None),
         tuple(trial for trial in trials if trial.state == TrialState.RUNNING),
     )
@@ -56,7 +62,7 @@ def supervise(study: Study, limits: Limits, workers: Sequence[Worker], on_best: 
     timed_out = interrupted = False
     end = monotonic() + 60 * limits.minutes if limits.minutes else float("inf")
     bar: tqdm[Any]
-    with tqdm(total=limits.trials, desc=study.study_name, unit="trial") as bar:
+    with tqdm(total=limits.total(progress(study)), desc=study.study_name, unit="trial") as bar:
         try:
             while _running(workers):
                 try:
@@ -97,7 +103,8 @@ def _update(study: Study, limits: Limits, monitor: TrialMonitor, bar: "tqdm[Any]
     current = progress(study)
     if on_best and current.best and current.finished > bar.n:
         on_best(current.finished, current.best.values[0])
-    bar.n = min(current.finished, limits.trials)
+    bar.total = limits.total(current)
+    bar.n = min(current.finished, bar.total)
     best = f"best {current.best.values[0]:.3f} (trial {current.best.number})" if current.best else "none complete yet"
     running = (f"{trial.number} after epoch {trial.last_step or 0}/{limits.epochs}" for trial in current.running)
     bar.set_postfix_str("; ".join([best, *running]))
@@ -107,14 +114,14 @@ def _report_failures(study: Study, limits: Limits, workers: Sequence[Worker], *,
     failed = [worker for worker in workers if worker.process.returncode]
     for worker in failed:
         print(f"{worker.log.stem} exited with status {worker.process.returncode}: {worker.last_line()}")
-    finished = progress(study).finished
-    if finished >= limits.trials or stopped:
+    finished, total = progress(study).finished, limits.total(progress(study))
+    if finished >= total or stopped:
         return
     if not failed and is_exhausted(study):
-        print(f"{finished} of {limits.trials} trials finished: new trials repeat earlier settings, so the search ends")
+        print(f"{finished} of {total} trials finished: new trials repeat earlier settings, so the search ends")
         return
     reason = failed[0].last_line().removeprefix("error: ") if failed else "no worker failed"
     raise EmotionDetectionError(
-        f"{finished} of {limits.trials} trials finished before all workers exited ({reason}). "
+        f"{finished} of {total} trials finished before all workers exited ({reason}). "
         "Finished trials are kept: repeat the command to continue"
     )
