@@ -82,13 +82,13 @@ def load_study(storage: str, name: str) -> optuna.Study:
     return optuna.load_study(storage=storage, study_name=name)
 
 
-def states(found: list[FrozenTrial]) -> Counter[str]:
-    return Counter(trial.state.name for trial in found)
+def states(results: list[FrozenTrial]) -> Counter[str]:
+    return Counter(trial.state.name for trial in results)
 
 
-def finished(found: list[FrozenTrial]) -> list[FrozenTrial]:
+def finished(results: list[FrozenTrial]) -> list[FrozenTrial]:
     """The trials without failed ones: a worker that asks for a trial too late does not run it."""
-    return [trial for trial in found if trial.state.name in ("COMPLETE", "PRUNED")]
+    return [trial for trial in results if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
 def best_trial(folder: Path) -> FrozenTrial:
@@ -97,26 +97,26 @@ def best_trial(folder: Path) -> FrozenTrial:
 
 def running(folder: Path, storage: str = "", name: str = "drawn") -> list[FrozenTrial]:
     """Trials that have reported an epoch and are not finished."""
-    found = trials(folder, storage, name)
-    return [trial for trial in found if trial.state.name == "RUNNING" and trial.intermediate_values]
+    results = trials(folder, storage, name)
+    return [trial for trial in results if trial.state.name == "RUNNING" and trial.intermediate_values]
 
 
 def runs() -> tuple[Any, list[Any]]:
     """The parent's MLflow run, and its children's."""
     client = mlflow.MlflowClient()
-    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    (parent,) = (run for run in found if "mlflow.parentRunId" not in run.data.tags)
-    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == len(found) - 1
+    results = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    (parent,) = (run for run in results if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in results if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(results) - 1
     return parent, children
 
 
 def check_counts(project: Path, *, killed: int, name: str = "drawn") -> None:
     """Three trials are complete, and so are their MLflow runs; the killed ones were retried with their settings."""
-    found = trials(project, name=name)
-    assert states(found) == {"COMPLETE": 3, "FAIL": killed}
-    failed = {trial.number: trial.params for trial in found if trial.state.name == "FAIL"}
-    retried = {trial.system_attrs["failed_trial"]: trial for trial in found if "failed_trial" in trial.system_attrs}
+    results = trials(project, name=name)
+    assert states(results) == {"COMPLETE": 3, "FAIL": killed}
+    failed = {trial.number: trial.params for trial in results if trial.state.name == "FAIL"}
+    retried = {trial.system_attrs["failed_trial"]: trial for trial in results if "failed_trial" in trial.system_attrs}
     assert {number: trial.params for number, trial in retried.items()} == failed
     parent, children = runs()
     assert parent.info.status == "FINISHED"
@@ -193,14 +193,14 @@ def test_known_settings_are_tried_first(project, search):
 def test_unpromising_trials_are_pruned_and_tagged(project, search):
     configure(project, trials=6, epochs=9, pruner="halving")
     search(workers=2)
-    found = finished(trials(project))
-    assert len(found) == 6
-    assert states(found)["PRUNED"] >= 1
+    results = finished(trials(project))
+    assert len(results) == 6
+    assert states(results)["PRUNED"] >= 1
     # A trial that has run its last epoch is complete.
-    assert max(len(trial.intermediate_values) for trial in found if trial.state.name == "PRUNED") < 9
+    assert max(len(trial.intermediate_values) for trial in results if trial.state.name == "PRUNED") < 9
     _, children = runs()
     assert {run.info.status for run in children} == {"FINISHED"}
-    assert Counter(run.data.tags["trial_state"] for run in children) == states(found)
+    assert Counter(run.data.tags["trial_state"] for run in children) == states(results)
 
 
 def test_settings_without_effect_are_not_sampled(project, search):
@@ -216,13 +216,13 @@ def test_settings_are_not_trained_twice_and_exhausted_space_ends_the_search(proj
     configure(project, trials=3, space={"widths": {"choices": [[4], [6]]}})
     printed = search()
     assert "2 of 3 trials finished: new trials repeat earlier settings" in printed
-    found = trials(project)
-    complete = [trial for trial in found if trial.state.name == "COMPLETE"]
+    results = trials(project)
+    complete = [trial for trial in results if trial.state.name == "COMPLETE"]
     assert len({str(trial.params) for trial in complete}) == len(complete) == 2
-    assert all("duplicate_of" in trial.user_attrs for trial in found if trial.state.name == "FAIL")
+    assert all("duplicate_of" in trial.user_attrs for trial in results if trial.state.name == "FAIL")
     assert len(runs()[1]) == 2
     search()
-    assert len(trials(project)) == len(found)
+    assert len(trials(project)) == len(results)
 
 
 def test_no_trial_starts_after_the_time_limit(project, search):
@@ -275,9 +275,9 @@ def test_finalist_of_a_dead_process_is_retried(project, search):
     dead.set_user_attr("worker", processes.this_process() | {"started": 1.0})
     configure(project, finalists=1, finalist_seeds=3)
     search()
-    found = trials(project, name="drawn-finalists")
-    assert states(found) == {"COMPLETE": 3, "FAIL": 1}
-    assert {trial.params["seed"] for trial in found if trial.state.name == "COMPLETE"} == {2, 3, 4}
+    results = trials(project, name="drawn-finalists")
+    assert states(results) == {"COMPLETE": 3, "FAIL": 1}
+    assert {trial.params["seed"] for trial in results if trial.state.name == "COMPLETE"} == {2, 3, 4}
     assert "over 3 seeds" in best_yaml(project)[0]
 
 
@@ -620,11 +620,11 @@ def test_commands_at_once_on_an_empty_database(project, hold, request, storage, 
     until(lambda: len(running(project, database)) == count, "a running trial of each command", *commands)
     hold.unlink()
     printed = finish(*commands)
-    found = trials(project, database)
-    assert states(found)["COMPLETE"] == 7
+    results = trials(project, database)
+    assert states(results)["COMPLETE"] == 7
     # A process that asked for a trial too late, at the same time as another, has not trained it.
-    assert all(not trial.intermediate_values for trial in found if trial.state.name != "COMPLETE")
-    complete = [trial for trial in found if trial.state.name == "COMPLETE"]
+    assert all(not trial.intermediate_values for trial in results if trial.state.name != "COMPLETE")
+    complete = [trial for trial in results if trial.state.name == "COMPLETE"]
     assert len({str(trial.params) for trial in complete}) == 7
     assert len({trial.user_attrs["worker"]["pid"] for trial in complete}) == count
     parent, children = runs()

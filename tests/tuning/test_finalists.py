@@ -79,16 +79,16 @@ def test_finalist_with_the_best_mean_wins(search, retrained):
     finalists.enqueue(retrained, finalists.best_trials(search, 2), SEEDS)
     assert outcome(search, retrained).winner is None  # trainings are pending
     finish(retrained, {(0.2, 2): 0.7, (0.2, 3): 0.5, (0, 2): 0.61, (0, 3): 0.63})
-    found = outcome(search, retrained)
-    assert found.winner is not None
-    assert (found.chosen.number, found.winner.mean) == (0, pytest.approx(0.62))
-    assert found.winner.std == pytest.approx(0.02 / 2**0.5)
-    text = recipe(found)
+    result = outcome(search, retrained)
+    assert result.winner is not None
+    assert (result.chosen.number, result.winner.mean) == (0, pytest.approx(0.62))
+    assert result.winner.std == pytest.approx(0.02 / 2**0.5)
+    text = recipe(result)
     assert yaml.safe_load(text) == {"train": {"dropout": 0.0, "widths": [8, 16]}}
     comment = " ".join(text.replace("\n# ", " ").split())
     assert "search faces: trial 0, 0.620 ± 0.014 val macro-F1" in comment
     assert "over 2 seeds) after 9 epochs. MLflow run run-0." in comment
-    assert [*summary(found)] == [
+    assert [*summary(result)] == [
         "finalist trial 2: 0.600 ± 0.141 over 2 seeds",
         "finalist trial 0: 0.620 ± 0.014 over 2 seeds",
         "best: trial 0, 0.620 ± 0.014 val macro-F1 (last epoch, mean and standard deviation over 2 seeds)",
@@ -98,17 +98,21 @@ def test_finalist_with_the_best_mean_wins(search, retrained):
 def test_diverged_finalist_cannot_win(search, retrained):
     finalists.enqueue(retrained, finalists.best_trials(search, 2), SEEDS)
     finish(retrained, {(0.2, 2): 0.9, (0.2, 3): None, (0, 2): 0.5, (0, 3): 0.5})
-    found = outcome(search, retrained)
-    assert found.chosen.number == 0
-    assert str(found.finalists[0]) == "trial 2: 0.900 ± 0.000 over 1 seed, 1 failed"
+    result = outcome(search, retrained)
+    assert result.chosen.number == 0
+    assert str(result.finalists[0]) == "trial 2: 0.900 ± 0.000 over 1 seed, 1 failed"
 
 
 def test_pending_finalists_leave_the_best_trial_of_the_search(search, retrained):
+    assert [str(one) for one in outcome(search, retrained).finalists] == [
+        "trial 2: no score, 2 pending",
+        "trial 0: no score, 2 pending",
+    ]
     finalists.enqueue(retrained, finalists.best_trials(search, 2), SEEDS)
-    found = outcome(search, retrained)
-    assert found.chosen.number == 2
-    assert "0.700 val macro-F1 (best epoch of one training, not retrained with other seeds)" in found.score()
-    assert "4 trainings of finalists are pending: repeat the command to continue" in summary(found)
+    result = outcome(search, retrained)
+    assert result.chosen.number == 2
+    assert "0.700 val macro-F1 (best epoch of one training, not retrained with other seeds)" in result.score()
+    assert "4 trainings of finalists are pending: repeat the command to continue" in summary(result)
 
 
 def test_seed_of_the_search_is_not_adopted_from_a_finalist(search, retrained):
@@ -117,9 +121,9 @@ def test_seed_of_the_search_is_not_adopted_from_a_finalist(search, retrained):
     attributes = {"values": values, "run_id": "run-4"}
     search.add_trial(create_trial(params=values, distributions=distributions, value=0.9, user_attrs=attributes))
     best = finalists.best_trials(search, 1)
-    found = Outcome(search, best[0], [])
-    assert yaml.safe_load(recipe(found)) == {"train": {"dropout": 0.4, "seed": 7}}
+    result = Outcome(search, best[0], [])
+    assert yaml.safe_load(recipe(result)) == {"train": {"dropout": 0.4, "seed": 7}}
     finalists.enqueue(retrained, best, SEEDS)
     finish(retrained, {(0.4, 2): 0.5, (0.4, 3): 0.5})
-    found = Outcome(search, best[0], finalists.results(retrained, best, SEEDS))
-    assert yaml.safe_load(recipe(found)) == {"train": {"dropout": 0.4}}
+    result = Outcome(search, best[0], finalists.results(retrained, best, SEEDS))
+    assert yaml.safe_load(recipe(result)) == {"train": {"dropout": 0.4}}

@@ -161,11 +161,11 @@ def test_concurrent_workers_run_the_exact_number_of_trials(uri):
         thread.start()
     for thread in threads:
         thread.join()
-    found = opened(uri).get_trials()
-    assert [trial.number for trial in found if trial.state.name == "COMPLETE"] == sorted(ran)
+    trials = opened(uri).get_trials()
+    assert [trial.number for trial in trials if trial.state.name == "COMPLETE"] == sorted(ran)
     assert len(ran) == 9
     # A worker that asked for a trial too late, at the same time as another, did not run it.
-    assert {trial.state.name for trial in found[9:]} <= {"COMPLETE", "FAIL"}
+    assert {trial.state.name for trial in trials[9:]} <= {"COMPLETE", "FAIL"}
 
 
 def choose(study: Study) -> Callable[[Trial], float]:
@@ -180,16 +180,16 @@ def choose(study: Study) -> Callable[[Trial], float]:
 def test_same_settings_run_once_and_an_exhausted_space_ends_the_loop(uri):
     study = opened(uri)
     run_trials(study, choose(study), trials=3, stop_requested=never)
-    found = study.get_trials()
-    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    trials = study.get_trials()
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert sorted(trial.values[0] for trial in complete) == [1, 2]
-    duplicates = [trial for trial in found if DUPLICATE in trial.user_attrs]
-    assert len(duplicates) == len(found) - 2 >= MAX_DUPLICATES
+    duplicates = [trial for trial in trials if DUPLICATE in trial.user_attrs]
+    assert len(duplicates) == len(trials) - 2 >= MAX_DUPLICATES
     assert {trial.state for trial in duplicates} == {TrialState.FAIL}
-    assert all(found[trial.user_attrs[DUPLICATE]].params == trial.params for trial in duplicates)
+    assert all(trials[trial.user_attrs[DUPLICATE]].params == trial.params for trial in duplicates)
     assert is_exhausted(study)
     run_trials(study, choose(study), trials=3, stop_requested=never)
-    assert len(study.get_trials()) == len(found)
+    assert len(study.get_trials()) == len(trials)
 
 
 def test_settings_of_a_failed_trial_are_not_duplicates(uri):
@@ -260,11 +260,11 @@ def test_queued_trials_run_once_and_no_others(uri):
         thread.start()
     for thread in threads:
         thread.join()
-    found = study.get_trials()
-    complete = [trial.params["x"] for trial in found if trial.state == TrialState.COMPLETE]
+    trials = study.get_trials()
+    complete = [trial.params["x"] for trial in trials if trial.state == TrialState.COMPLETE]
     assert sorted(complete) == [0.1, 0.2, 0.3]
     # A worker that asked after the last queued trial was taken did not run its trial.
-    assert all(trial.number == 1 or not trial.params for trial in found if trial.state == TrialState.FAIL)
+    assert all(trial.number == 1 or not trial.params for trial in trials if trial.state == TrialState.FAIL)
 
 
 def test_queued_trial_is_taken_once(uri):

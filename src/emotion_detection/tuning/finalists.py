@@ -26,7 +26,7 @@ class Finalist:
 
     trial: FrozenTrial
     scores: tuple[float, ...]
-    pending: int  # trainings that are queued or running
+    pending: int  # trainings that have not finished
     failed: int  # trainings that diverged or were given up
 
     @property
@@ -80,15 +80,15 @@ def enqueue(study: Study, trials: Iterable[FrozenTrial], seeds: Sequence[int]) -
 
 def results(study: Study, trials: Iterable[FrozenTrial], seeds: Sequence[int]) -> list[Finalist]:
     """The finalists in the order of `trials`, with their scores so far."""
-    found = []
+    finalists = []
     for trial in trials:
         params = _trainings(trial, seeds)
         trainings = [one for one in study.get_trials(deepcopy=False) if one.params in params]
         scores = {one.params["seed"]: one.values[0] for one in trainings if one.state == TrialState.COMPLETE}
-        pending = {one.params["seed"] for one in trainings if one.state in PENDING} - scores.keys()
-        failed = len(seeds) - len(scores) - len(pending)
-        found.append(Finalist(trial, tuple(scores.values()), len(pending), failed))
-    return found
+        pending = {one.params["seed"] for one in trainings if one.state in PENDING}
+        failed = len({one.params["seed"] for one in trainings} - pending - scores.keys())
+        finalists.append(Finalist(trial, tuple(scores.values()), len(seeds) - len(scores) - failed, failed))
+    return finalists
 
 
 def winner(finalists: Sequence[Finalist]) -> Finalist | None:

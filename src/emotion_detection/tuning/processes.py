@@ -110,10 +110,10 @@ def this_process() -> dict[str, Any]:
 def has_exited(process: Mapping[str, Any]) -> bool:
     """Whether a process of this host, described by `this_process`, has exited."""
     try:
-        found = psutil.Process(process["pid"])
+        candidate = psutil.Process(process["pid"])
         # The operating system reuses process IDs, but not within a minute.
-        reused = abs(found.create_time() - process["started"]) > CLOCK_TOLERANCE_S
-        return reused or found.status() == psutil.STATUS_ZOMBIE
+        reused = abs(candidate.create_time() - process["started"]) > CLOCK_TOLERANCE_S
+        return reused or candidate.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

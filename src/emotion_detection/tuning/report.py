@@ -16,7 +16,7 @@ WIDTH = 120
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search has found so far."""
+    """The results of a search so far."""
 
     study: Study
     best: FrozenTrial  # of the search
