@@ -51,7 +51,7 @@ ui: $(INSTALLED) ## start MLflow's web page with runs and models; PORT=5000
 		mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port $(PORT) ;; \
 	esac
 
-adopt: $(INSTALLED) ## write the settings of a recipe into params.yaml: FROM=recipes/fer_resnet.yaml
+adopt: $(INSTALLED) ## write the settings of a recipe into params.yaml: FROM=recipes/fer_resnet_fast.yaml
 	@emotion-detection adopt "$(FROM)" --params params.yaml
 
 release: $(INSTALLED) ## replace the shipped model with the pipeline's: RECIPE=recipes/fer_resnet.yaml

@@ -135,8 +135,8 @@ def test_missing_key_is_named(key):
         ("register.alias", "", ["at least 1", "got ''"]),
         ("evaluate.confidence", 95, ["less than 1", "got 95"]),
         ("tune.finalists", -1, ["greater than or equal to 0", "got -1"]),
-        ("tune.pruner", "hyperband", ["no longer offers hyperband", "Use halving"]),
-        ("tune.pruner", "none", ["is now null instead of none"]),
+        ("tune.pruner", "hyperband", ["no longer accepts hyperband", "use halving"]),
+        ("tune.pruner", "none", ["no longer accepts none: write null"]),
     ],
 )
 def test_wrong_value_is_refused_with_the_allowed_values(key, value, words):

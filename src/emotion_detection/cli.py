@@ -14,8 +14,9 @@ Start with `emotion-detection predict photo.jpg`. The other commands work on a c
 
 PREDICT = """Read the faces in pictures, videos or a camera.
 
-Existing files are never overwritten. If a picture cannot be read, the others still are; the error is printed at the
-end and the exit status is 1. Ctrl-C ends a camera and keeps what was read; other sources then write nothing.
+Existing files are never overwritten. If a picture cannot be read, the other pictures are still read; the error is
+printed at the end, and the exit status is 1. Ctrl-C stops a camera and keeps what was read so far. With any other
+source, Ctrl-C writes nothing, and the exit status is 130.
 """
 
 app = App(name="emotion-detection", help=HELP, version=lambda: version("emotion-detection"))

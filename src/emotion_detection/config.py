@@ -38,15 +38,15 @@ Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 
 def _null_not_none(value: object) -> object:
     if value == "none":
-        raise ValueError("is now null instead of none")
+        raise ValueError("no longer accepts none: write null")
     return value
 
 
 def _halving_not_hyperband(value: object) -> object:
     if value == "hyperband":
         raise ValueError(
-            "no longer offers hyperband, which was the same as halving: pruning starts after half of the epochs, "
-            "and that leaves room for one bracket. Use halving"
+            "no longer accepts hyperband: use halving, which is the same, because the epochs after the first half "
+            "leave room for only one bracket"
         )
     return value
 

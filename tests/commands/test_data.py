@@ -123,7 +123,7 @@ def test_next_steps_for_fer2013_include_adopt(source, capsys, monkeypatch):
     counts = [np.bincount(FACES.of(split).labels, minlength=7) for split in SPLITS]
     monkeypatch.setattr("emotion_detection.data.formats.OFFICIAL", np.array(counts, OFFICIAL.dtype))
     add_data(str(source), data=Path("data"))
-    assert "make adopt FROM=recipes/fer_resnet.yaml" in capsys.readouterr().out
+    assert "make adopt FROM=recipes/fer_resnet_fast.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("root")

@@ -12,7 +12,7 @@ from emotion_detection.cli import main
 from emotion_detection.commands.soft_labels import soft_labels
 from emotion_detection.config import Distillation, load_params
 from emotion_detection.data.dataset import save
-from emotion_detection.errors import ConfigError, ModelError, UsageError
+from emotion_detection.errors import ConfigError, DataError, ModelError, UsageError
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
 from emotion_detection.training.distillation import read_soft_labels, save_soft_labels, targets
@@ -131,3 +131,13 @@ def test_soft_labels_are_no_teacher_for_augmented_faces(label, augmented, params
 def test_missing_teachers_are_refused(label, tmp_path):
     with pytest.raises(UsageError, match="teachers are missing: give one or more"):
         label(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_missing_or_damaged_report_names_the_stage_that_writes_it(drawn, tmp_path, content):
+    save(drawn, tmp_path / "faces.npz")
+    report = tmp_path / "report.json"
+    if content is not None:
+        report.write_text(content)
+    with pytest.raises(DataError, match=r"report\.json cannot be read .*dvc repro prepare"):
+        soft_labels(TEACHER, faces=tmp_path / "faces.npz", data_report=report, folder=tmp_path)

@@ -437,7 +437,7 @@ def test_search_without_workers_is_refused(refused):
 def test_unreadable_faces_keep_the_study_usable(project, search, refused):
     (project / "faces.npz").rename(project / "elsewhere.npz")
     message = refused(EmotionDetectionError)
-    assert "0 of 3 trials finished before all workers exited" in message
+    assert "the workers stopped after 0 of 3 trials" in message
     assert "faces.npz" in message
     (project / "elsewhere.npz").rename(project / "faces.npz")
     search()

@@ -11,6 +11,7 @@ from tests.support.paths import ROOT
 
 from emotion_detection.commands.draw_sample import draw_sample
 from emotion_detection.emotions import EMOTIONS, SAMPLE_COMMENT
+from emotion_detection.errors import UsageError
 from emotion_detection.synthetic.action_units import MOVES, PEOPLE
 from emotion_detection.synthetic.sample import COPIES, draw_face, draw_faces, draw_frame, write_sample
 
@@ -145,6 +146,8 @@ def test_sample_is_reproducible_and_leaves_no_other_file(archive, tmp_path):
 def test_sample_too_small_to_split_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="at least 6"):
         write_sample(tmp_path / "tiny.zip", per_class=5, seed=0)
+    with pytest.raises(UsageError, match="--per-class is 5: use 6 or more"):
+        draw_sample(tmp_path / "tiny.zip", per_class=5)
     assert not list(tmp_path.iterdir())
 
 

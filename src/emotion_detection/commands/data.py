@@ -132,5 +132,5 @@ def _describe(raw: RawData, path: Path) -> str:
 def _next_steps(raw: RawData, data: Path) -> str:
     lines = [f"{data}/ now contains the data set, tracked by {_dvc_file(data)}. Next steps:"]
     if raw.dataset == "fer2013":
-        lines.append("  make adopt FROM=recipes/fer_resnet.yaml   # use settings that were tuned on FER-2013")
+        lines.append("  make adopt FROM=recipes/fer_resnet_fast.yaml   # settings for FER-2013")
     return "\n".join([*lines, "  make repro"])

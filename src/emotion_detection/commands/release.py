@@ -36,7 +36,7 @@ class ReleasePaths:
     faces: Path
     """The npz file of the prepare stage."""
     data_report: Path
-    """Its JSON report."""
+    """The JSON report of the prepare stage."""
     model: Path
     """The folder of the train stage."""
     report: Path

@@ -33,7 +33,7 @@ class TuneOptions:
     faces: Path
     """The npz file of the prepare stage."""
     data_report: Path
-    """Its JSON report."""
+    """The JSON report of the prepare stage."""
     recipes: Path
     """A folder of recipes. The search tries those inside the search space first."""
     out: Path

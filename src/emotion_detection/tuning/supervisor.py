@@ -120,8 +120,8 @@ def _report_failures(study: Study, limits: Limits, workers: Sequence[Worker], *,
     if not failed and is_exhausted(study):
         print(f"{finished} of {total} trials finished: new trials repeat earlier settings, so the search ends")
         return
-    reason = failed[0].last_line().removeprefix("error: ") if failed else "no worker failed"
+    reason = failed[0].last_line().removeprefix("error: ") if failed else "without an error"
     raise EmotionDetectionError(
-        f"{finished} of {total} trials finished before all workers exited ({reason}). "
+        f"the workers stopped after {finished} of {total} trials ({reason}). "
         "Finished trials are kept: repeat the command to continue"
     )
