@@ -25,7 +25,7 @@ DRAWINGS = {
 
 
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_figure_is_readable(draw, tmp_path):
     draw(tmp_path / "figure.png")
     check_figure(tmp_path / "figure.png")

@@ -21,6 +21,7 @@ from emotion_detection.synthetic.sample import write_sample
 # Fast settings; the scores do not matter here.
 QUICK = {"widths": [4, 6, 8], "blocks": [1, 1, 1], "epochs": 2, "patience": 2, "batch_size": 32}
 NAME = "emotion-detection-sample"
+pytestmark = pytest.mark.timeout(1200)  # on a slow machine while other tests run
 
 
 class Project:
@@ -78,7 +79,7 @@ class Project:
         """Run a command of README.md; wait until no experiment is queued or running where a user would wait."""
         output = self.run("bash", "-c", command)
         while command == "dvc queue status" and re.search(r"Queued|Running", output):
-            time.sleep(1)
+            time.sleep(5)
             output = self.run("bash", "-c", command)
         return output
 

@@ -40,12 +40,13 @@ print(len(readings), len(tracked), readings[0].emotion in EMOTIONS)
 def wheel(tmp_path_factory) -> Path:
     """The project's wheel, unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    # Not pip, which uv leaves out of an environment.
+    code = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
     copied = folder / "source"
     copied.mkdir()
     for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(copied)], check=True)
-    subprocess.run([*command, "--wheel-dir", str(folder), str(copied)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=copied, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     with zipfile.ZipFile(built) as archive:
         archive.extractall(folder / "unpacked")

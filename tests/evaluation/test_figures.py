@@ -45,7 +45,7 @@ DRAWINGS = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
 def test_figure_has_a_sensible_size_and_nothing_at_its_edges(draw, tmp_path):
     draw(tmp_path / "figure.png")

@@ -69,7 +69,7 @@ DRAWINGS = {
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_figure_has_a_reasonable_size(name, tmp_path):
     DRAWINGS[name](tmp_path / "figure.png")
     picture = read(tmp_path / "figure.png")
