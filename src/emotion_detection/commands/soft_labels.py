@@ -1,6 +1,5 @@
 """The command `emotion-detection soft-labels`: label the training faces with trained models, for distillation."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from tqdm import tqdm
 from emotion_detection.arrays import Images, Probabilities
 from emotion_detection.config import Train, load_params
 from emotion_detection.data.dataset import Faces, load
-from emotion_detection.errors import ConfigError, DataError, ModelError, UsageError
+from emotion_detection.errors import ConfigError, ModelError, UsageError
+from emotion_detection.experiments.provenance import read_data_report
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
 from emotion_detection.training.distillation import (
@@ -43,7 +43,7 @@ def soft_labels(
         raise UsageError("teachers are missing: give one or more model.onnx files, or earlier soft labels (.npz)")
     if epochs < 0:
         raise UsageError(f"--epochs is {epochs}: use 1 or more, or omit it for the unchanged faces")
-    train_faces, dataset = load(faces).of("train"), _dataset_name(data_report)
+    train_faces, (dataset,) = load(faces).of("train"), read_data_report(data_report, "dataset")
     if epochs:
         train = _load_train(params)
         probabilities = label_augmented(teachers, train_faces, dataset, train, epochs)
@@ -115,10 +115,3 @@ def _load_train(params: Path) -> Train:
             "write 0, because soft labels for augmented faces cover only one kind of augmentation"
         )
     return train
-
-
-def _dataset_name(data_report: Path) -> str:
-    try:
-        return str(json.loads(data_report.read_text(encoding="utf-8"))["dataset"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{data_report} cannot be read ({error}): run `dvc repro prepare`, which writes it") from error

@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from optuna.study import Study
 
 from emotion_detection.config import Params, load_params, load_recipe
-from emotion_detection.errors import DataError, UsageError
+from emotion_detection.errors import UsageError
 from emotion_detection.experiments import runs
-from emotion_detection.experiments.provenance import provenance
+from emotion_detection.experiments.provenance import provenance, read_data_report
 from emotion_detection.experiments.urls import redact_uri
 from emotion_detection.tuning import conflicts, finalists, plots, processes, search_space, worker
 from emotion_detection.tuning.report import Outcome, recipe, summary
@@ -72,7 +72,7 @@ def tune(options: TuneOptions) -> None:
     search_space.check(params.tune.space, params.train)
     if options.workers < 1:
         raise UsageError(f"--workers is {options.workers}: use 1 or more")
-    dataset, digest = _read_report(options.data_report)
+    dataset, digest = read_data_report(options.data_report, "dataset", "digest")
     conflicts.check(params, options.faces)
     name = options.study or dataset
     search, new = _open(options, params, name, digest)
@@ -230,12 +230,3 @@ def _create_folders(out: Path) -> tuple[Path, Path]:
         return out.resolve(), processes.private_folder(out.resolve() / "logs")
     except OSError as error:
         raise UsageError(f"{out} cannot be created ({error.strerror}): choose another folder with --out") from error
-
-
-def _read_report(path: Path) -> tuple[str, str]:
-    """The name and the digest of the data set."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return report["dataset"], report["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): run `dvc repro prepare`, which writes it") from error

@@ -1,11 +1,14 @@
 """Where a run comes from: the commit, the tracked data, the DVC experiment and the machine."""
 
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 
 import yaml
+
+from emotion_detection.errors import DataError
 
 
 def provenance() -> dict[str, str]:
@@ -34,3 +37,12 @@ def _git(*arguments: str) -> str:
 def pinned_md5(pin: Path) -> str:
     """The MD5 under which DVC stores the raw data, read from data.dvc."""
     return str(yaml.safe_load(pin.read_text())["outs"][0]["md5"])
+
+
+def read_data_report(path: Path, *keys: str) -> list[str]:
+    """The values of these keys in the report of the prepare stage. Raises DataError if one cannot be read."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return [report[key] for key in keys]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): run `dvc repro prepare`, which writes it") from error

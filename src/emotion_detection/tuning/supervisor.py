@@ -114,7 +114,8 @@ def _report_failures(study: Study, limits: Limits, workers: Sequence[Worker], *,
     failed = [worker for worker in workers if worker.process.returncode]
     for worker in failed:
         print(f"{worker.log.stem} exited with status {worker.process.returncode}: {worker.last_line()}")
-    finished, total = progress(study).finished, limits.total(progress(study))
+    current = progress(study)
+    finished, total = current.finished, limits.total(current)
     if finished >= total or stopped:
         return
     if not failed and is_exhausted(study):
