@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 
 from emotion_detection.config import Params, check_params, load_params
 from emotion_detection.errors import ConfigError
+from emotion_detection.tuning.finalists import finalist_seeds
 
 COMMITTED = ROOT / "params.yaml"
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -241,3 +242,69 @@ def test_all_sections_are_checked():
         "Evaluate",
         "Register",
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.seed", 2**32, "less than 4294967296"),
+        ("train.seed", -1, "greater than or equal to 0"),
+        ("tune.seed", 2**32, "less than 4294967296"),
+        ("train.batch_size", 10**9, "less than or equal to 8192"),
+        ("train.epochs", 10**9, "less than or equal to 9999"),
+        ("train.patience", 10**9, "less than or equal to 9999"),
+        ("train.widths", [10**6, 10**6, 10**6], "less than or equal to 4096"),
+        ("train.widths", 100 * [2], "at most 8 items"),
+        ("train.blocks", [10**6, 1, 1], "less than or equal to 64"),
+        ("train.blocks", [], "as many widths as blocks"),
+        ("train.batch_size", 8192, "GB of memory: use smaller widths or blocks, or batch_size"),
+        ("train.learning_rate", float("inf"), "between"),
+        ("train.weight_decay", float("inf"), "less than or equal to 10"),
+        ("train.augment.scale", [1, float("inf")], "less than or equal to 10"),
+        ("train.augment.scale", [float("nan"), 1], "got nan"),
+        ("train.augment.mixup", float("nan"), "got nan"),
+        ("train.augment.mixup", 1e300, "less than or equal to 10"),
+        ("train.initial_weights", 2000 * "x", "at most 1000 characters"),
+        ("train.optimizer", "𝓼𝓰𝓭", "'sgd' or 'adam'"),
+        ("evaluate.ece_bins", 10**9, "less than or equal to 1000"),
+        ("register.alias", "größe 1", "match pattern"),
+        ("register.min_gain", float("inf"), "less than or equal to 1"),
+        ("tune.trials", 10**9, "less than or equal to 9999"),
+        ("tune.minutes", float("inf"), "less than or equal to"),
+        ("tune.minutes", float("nan"), "got nan"),
+        ("tune.space", {}, "at least 1 item"),
+        ("tune.space", {"dropout": {"choices": []}}, "at least 1 item"),
+        ("tune.space", {"dropout": {"low": 0, "high": float("inf"), "log": False}}, "between -1e+09 and 1e+09"),
+        ("tune.space", {"dropout": {"low": float("nan"), "high": 1, "log": False}}, "between -1e+09 and 1e+09"),
+        ("tune.space", {"dropout": {"low": 0, "high": 10**30, "log": False}}, "between -1e+09 and 1e+09"),
+    ],
+)
+def test_value_out_of_bounds_is_refused(key, value, words):
+    tree_with_value = changed(key, value)
+    if key == "train.batch_size" and value == 8192:
+        tree_with_value["train"] |= {"widths": [512, 512, 512], "stem_stride": 1}
+    message = refusal(tree_with_value)
+    assert words in message
+    assert len(message) < 300
+
+
+def test_message_does_not_repeat_a_long_value_or_key():
+    for tree_with_value in (
+        changed("train.optimizer", 10**6 * "x"),
+        changed("train." + 10**5 * "k", 1),
+        changed("train.epochs", list(range(10**5))),
+    ):
+        assert len(refusal(tree_with_value)) < 600
+
+
+def test_batch_is_not_larger_than_the_train_split():
+    train = check_params(changed("train.batch_size", 1024), "").train
+    train.check_batch_size(1023)
+    with pytest.raises(ConfigError, match=r"train\.batch_size is 1024, but the train split has 1022 faces"):
+        train.check_batch_size(1022)
+    check_params(changed("train.batch_size", 256), "").train.check_batch_size(14)
+
+
+def test_finalists_of_the_largest_seed_have_valid_seeds():
+    params = check_params(changed("train.seed", 2**32 - 1), "")
+    assert all(0 <= seed < 2**32 for seed in finalist_seeds(params))

@@ -1,10 +1,10 @@
 """params.yaml as typed, frozen models: every value that can change a result, validated before any work starts."""
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,12 +19,21 @@ from pydantic import (
     model_validator,
 )
 
+from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.emotions import IMAGE_SIZE
-from emotion_detection.errors import ConfigError
+from emotion_detection.errors import ConfigError, shorten
 
+# Every number has an upper bound, so that a mistyped one is refused at once instead of filling the memory or the disk.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0, le=10)]
+Count = Annotated[int, Field(ge=1, le=9999)]  # checkpoints have four digits
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the seeds that NumPy and Keras accept
+Width = Annotated[int, Field(ge=1, le=4096)]
+Depth = Annotated[int, Field(ge=1, le=64)]
+
+LARGEST = 1e9  # number in a range of the search
+SMALL_BATCH = 256  # faces
+MAX_MEMORY = 64e9  # bytes that the estimate of `Train` allows
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -33,7 +42,14 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+def _finite(value: float) -> float:
+    if not -LARGEST <= value <= LARGEST:
+        raise ValueError(f"should be between {-LARGEST:g} and {LARGEST:g}")
+    return value
+
+
+Number = Annotated[int | float, AfterValidator(_finite)]
+Range = Annotated[tuple[Factor, Factor], AfterValidator(_ordered)]
 
 
 def _null_not_none(value: object) -> object:
@@ -52,7 +68,7 @@ def _halving_not_hyperband(value: object) -> object:
 
 
 Null = BeforeValidator(_null_not_none)
-OptionalPath = Annotated[Annotated[str, Field(min_length=1)] | None, Null]
+OptionalPath = Annotated[Annotated[str, Field(min_length=1, max_length=1000)] | None, Null]
 Balanced = Annotated[Literal["balanced"] | None, Null]
 Pruner = Annotated[Literal["median", "halving"] | None, Null, BeforeValidator(_halving_not_hyperband)]
 
@@ -87,7 +103,7 @@ class Augment(Section):
     brightness: Fraction  # maximum, as a fraction of full white, in each direction
     contrast: Range  # factor around mid-gray
     erase: Fraction  # probability of erasing one random rectangle, 2-20 % of the area
-    mixup: Annotated[float, Field(ge=0)]  # alpha of the Beta distribution that weights two faces; 0: off
+    mixup: Annotated[float, Field(ge=0, le=10)]  # alpha of the Beta distribution that weights two faces; 0: off
 
 
 class Distillation(Section):
@@ -95,7 +111,7 @@ class Distillation(Section):
 
     soft_labels: OptionalPath  # a file written by `emotion-detection soft-labels`
     weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels have weight 1 - weight
-    temperature: Positive  # above 1 softens the soft labels
+    temperature: Annotated[float, Field(ge=0.1, le=100)]  # above 1 softens the soft labels
 
     @model_validator(mode="after")
     def _soft_labels_have_weight(self) -> "Distillation":
@@ -108,25 +124,25 @@ class Distillation(Section):
 
 
 class Train(Section):
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     initial_weights: OptionalPath  # the weights of an earlier training
     architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
-    widths: tuple[Count, ...]  # fer_resnet only: channels of each stage, even
-    blocks: tuple[Count, ...]  # fer_resnet only: residual blocks of each stage
+    widths: Annotated[tuple[Width, ...], Field(max_length=8)]  # fer_resnet only: channels of each stage, even
+    blocks: Annotated[tuple[Depth, ...], Field(max_length=8)]  # fer_resnet only: residual blocks of each stage
     stem_stride: Literal[1, 2]  # fer_resnet only: 2 halves the resolution in the stem and takes a third of the time
     standardize: bool  # fer_resnet only: scale each face to mean 0 and standard deviation 1
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
     patience: Count  # epochs without a better val_macro_f1 before training stops
-    batch_size: Annotated[int, Field(ge=2, multiple_of=2)]  # even: see training.augmentation
+    batch_size: Annotated[int, Field(ge=2, le=8192, multiple_of=2)]  # even: see training.augmentation
     optimizer: Literal["sgd", "adam"]
     momentum: Fraction  # sgd only, Nesterov momentum
-    learning_rate: Positive  # at its peak
+    learning_rate: Annotated[float, Field(gt=0), AfterValidator(_finite)]  # at its peak
     schedule: Literal["constant", "cosine", "one_cycle"]
     warmup: Fraction  # fraction of all steps during which the learning rate rises linearly to its peak
     # Decoupled, kernels only. Momentum does not amplify it: at momentum 0.9, PyTorch's 5e-4 equals 5e-3 here.
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
     label_smoothing: Fraction
     ema: Fraction  # per-step momentum of the weight average that is validated and saved; 0: off
     class_weight: Balanced
@@ -144,24 +160,44 @@ class Train(Section):
             )
         if IMAGE_SIZE % (self.stem_stride * 2 ** (len(self.widths) - 1)):
             raise ValueError(f"halves {IMAGE_SIZE} pixels too often: use fewer widths and blocks, or stem_stride 1")
+        if self.architecture == "fer_resnet" and self._memory() > MAX_MEMORY:
+            raise ValueError(
+                f"needs about {self._memory() / 1e9:,.0f} GB of memory: use smaller widths or blocks, or batch_size"
+            )
         return self
+
+    def check_batch_size(self, faces: int) -> None:
+        """Raise ConfigError if a batch has more faces than the train split; 256 are always accepted."""
+        if self.batch_size > max(faces + 1, SMALL_BATCH):
+            raise ConfigError(
+                f"train.batch_size is {self.batch_size}, but the train split has {faces} faces: use a smaller one"
+            )
+
+    def _memory(self) -> float:
+        """The bytes of a training of fer_resnet, roughly: two 3x3 layers in a block, kept for the gradients."""
+        weights = maps = 0.0
+        for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            side = IMAGE_SIZE / self.stem_stride / 2**stage
+            weights += 9 * width**2 * count  # the mirrored half of a layer has no weights of its own
+            maps += side**2 * width * 6 * max(count, 1)
+        return 4 * (4 * weights + self.batch_size * maps)  # float32; gradients, momentum and moving average
 
 
 class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]  # level of every confidence interval
-    ece_bins: Count
+    ece_bins: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Register(Section):
-    alias: Annotated[str, Field(min_length=1)]
-    min_gain: Annotated[float, Field(ge=0)]  # in val_macro_f1, over the current version with this alias
+    alias: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]*$")]
+    min_gain: Annotated[float, Field(ge=0, le=1)]  # in val_macro_f1, over the current version with this alias
 
 
 class NumberRange(Section):
     """A range of numbers; of integers if both ends are integers."""
 
-    low: int | float
-    high: int | float
+    low: Number
+    high: Number
     log: bool  # sample uniformly in log space, as for a learning rate
 
     @model_validator(mode="after")
@@ -176,7 +212,7 @@ class NumberRange(Section):
 class Categorical(Section):
     """A choice between values."""
 
-    choices: Annotated[tuple[Any, ...], Field(min_length=1)]
+    choices: Annotated[tuple[Any, ...], Field(min_length=1, max_length=32)]  # the search first checks all pairs
 
     @model_validator(mode="after")
     def _differ(self) -> "Categorical":
@@ -201,12 +237,13 @@ class Tune(Section):
     """The hyperparameter search for `train`."""
 
     trials: Count  # total of finished trials, complete or pruned
-    minutes: Annotated[float, Field(ge=0)]  # no new trial starts after this time, and the finalists follow; 0: no limit
+    # No new trial starts after this time, and the finalists follow; 0: no limit.
+    minutes: Annotated[float, Field(ge=0, le=1e6)]
     epochs: Count  # of a trial, and of the training of a finalist
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     sampler: Literal["tpe", "random"]
     pruner: Pruner
-    finalists: Annotated[int, Field(ge=0)]  # the best trials are retrained with other seeds; 0: off
+    finalists: Annotated[int, Field(ge=0, le=1000)]  # the best trials are retrained with other seeds; 0: off
     finalist_seeds: Count  # trainings of each finalist
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by keys of train, such as augment.shift
 
@@ -232,21 +269,12 @@ class Params(Section):
 
 def load_params(path: Path) -> Params:
     """Read and validate params.yaml; ConfigError names the first wrong key and the allowed values."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    return check_params(tree, str(path))
+    return check_params(read_yaml(path), str(path))
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
     """Read a recipe, a fragment of params.yaml; only its structure is validated. ConfigError says what is wrong."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("train", {}), dict):
         raise ConfigError(f"{path} has no sections: write the settings under `train:`, as in params.yaml")
     return tree
@@ -263,7 +291,9 @@ def check_params(tree: object, source: str) -> Params:
 def _first(error: ValidationError) -> str:
     # A misspelled key also causes a missing key: report the misspelling.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"] if part not in DIMENSIONS)
+    key = shorten(".".join(str(part) for part in first["loc"] if part not in DIMENSIONS), 100)
+    if not key:
+        return "the file has no sections: start from the params.yaml of the project"
     if first["type"] == "extra_forbidden":
         if key in RENAMED:
             return f"{key} is now {RENAMED[key]}"
@@ -271,7 +301,14 @@ def _first(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    return f"{key} {message}" if isinstance(first["input"], dict) else f"{key} {message} (got {first['input']!r})"
+    if isinstance(first["input"], dict):
+        return f"{key} {message}"
+    return f"{key} {message} (got {_show(first['input'])})"
+
+
+def _show(value: object) -> str:
+    """A wrong value of any size in a few words."""
+    return repr(shorten(value, 100)) if isinstance(value, str) else shorten(reprlib.repr(value))
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:
@@ -298,13 +335,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten`. Raise ConfigError if a key is below a value, such as seed.x."""
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
         *sections, name = key.split(".")
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{shorten(key)} is not a parameter: {shorten(section)} is no section")
         node[name] = value
     return tree
 

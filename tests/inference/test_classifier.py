@@ -141,3 +141,8 @@ print(sorted({"tensorflow", "keras", "torch", "jax", "mlflow", "onnx"} & set(sys
     command = [sys.executable, "-c", program, str(write_linear(tmp_path / "model.onnx"))]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == ["(1, 7)", "[]"]
+
+
+def test_waiting_threads_sleep(classifier):
+    options = classifier._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -1,50 +1,17 @@
-"""Images, folders, videos and cameras give upright RGB frames, or an error with cause and remedy."""
+"""Folders, videos and cameras give upright RGB frames, or an error with cause and remedy."""
 
+import os
 import struct
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
-from tests.support.videos import slow_down, write_video
+from tests.support.pictures import CORNERS, NOISE, corners, encoded, picture
+from tests.support.videos import set_matrix, slow_down, write_video
 
+from emotion_detection.decoding.memory import ENFORCED
 from emotion_detection.errors import MediaError
-from emotion_detection.inference.media import (
-    MAX_PIXELS,
-    Video,
-    decode_image,
-    find_images,
-    open_video,
-    read_image,
-    source_kind,
-)
-
-# Each corner has its own color, so that rotated, mirrored and swapped channels are noticed.
-RED, GREEN, BLUE, GRAY = (200, 30, 30), (30, 200, 30), (30, 30, 200), (128, 128, 128)
-CORNERS = np.array([[RED, GREEN], [BLUE, GRAY]], np.uint8)
-
-
-def picture(width_px=64, height_px=48):
-    return cv2.resize(CORNERS, (width_px, height_px), interpolation=cv2.INTER_NEAREST)
-
-
-def encoded(suffix, image=None):
-    """RGB, gray or RGBA, 8 or 16 bits, as the bytes of a file."""
-    image = picture() if image is None else image
-    order = {2: image, 3: image[..., [2, 1, 0, *range(3, image.shape[-1])]] if image.ndim == 3 else image}[image.ndim]
-    return cv2.imencode(suffix, order)[1].tobytes()
-
-
-def corners(image):
-    """The four corner pixels, (2,2,3)."""
-    return image[[[2, 2], [-3, -3]], [[2, -3], [2, -3]]].astype(int)
-
-
-def tagged(jpeg, orientation):
-    """The JPEG with an EXIF orientation tag (EXIF 2.3, 4.6.4: tag 0x0112, a short)."""
-    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
-    body = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+from emotion_detection.inference.media import Video, find_images, open_video, source_kind
 
 
 def error_of(call, *arguments):
@@ -56,145 +23,6 @@ def error_of(call, *arguments):
     return message
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif"])
-def test_image_is_decoded_to_rgb(suffix):
-    image = decode_image(encoded(suffix), "it")
-    assert (image.shape, image.dtype) == ((48, 64, 3), np.uint8)
-    assert np.abs(corners(image) - CORNERS).max() < 45  # a GIF's palette is coarse
-
-
-@pytest.mark.parametrize(
-    ("orientation", "stored"),
-    [
-        (1, lambda upright: upright),
-        (2, lambda upright: upright[:, ::-1]),
-        (3, lambda upright: upright[::-1, ::-1]),
-        (6, lambda upright: np.rot90(upright)),  # to be rotated clockwise
-        (8, lambda upright: np.rot90(upright, -1)),
-    ],
-)
-def test_exif_orientation_is_applied(orientation, stored):
-    jpeg = encoded(".jpg", np.ascontiguousarray(stored(picture())))
-    image = decode_image(tagged(jpeg, orientation), "it")
-    assert image.shape == (48, 64, 3)
-    assert np.abs(corners(image) - CORNERS).max() < 30
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_16_bits_are_converted_to_8(suffix):
-    image = decode_image(encoded(suffix, picture().astype(np.uint16) * 257), "it")
-    assert image.dtype == np.uint8
-    assert corners(image).tolist() == CORNERS.tolist()
-
-
-def test_gray_is_converted_to_rgb():
-    image = decode_image(encoded(".png", picture()[..., 0]), "it")
-    assert image.shape == (48, 64, 3)
-    assert (image == image[..., :1]).all()
-
-
-def test_transparency_is_dropped():
-    clear = np.dstack([picture(), np.zeros((48, 64), np.uint8)])
-    assert corners(decode_image(encoded(".png", clear), "it")).tolist() == CORNERS.tolist()
-
-
-def test_cmyk_is_converted_to_rgb(tmp_path):
-    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
-    assert np.abs(corners(read_image(tmp_path / "cmyk.jpg")) - CORNERS).max() < 40
-
-
-def test_single_pixel_is_decoded():
-    assert decode_image(encoded(".png", picture(1, 1)), "it").shape == (1, 1, 3)
-
-
-def test_data_after_a_jpeg_is_ignored():
-    assert decode_image(encoded(".jpg") + b"a short film" * 999, "it").shape == (48, 64, 3)
-
-
-def truncated(content, share=0.6):
-    return content[: int(share * len(content))]
-
-
-def resized(png, width_px, height_px):
-    return png[:16] + struct.pack(">II", width_px, height_px) + png[24:]
-
-
-NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-UNREADABLE = "is damaged or not a readable image"
-BROKEN = {
-    "empty": (b"", "is empty"),
-    "text": (b"Not an image.\n" * 99, UNREADABLE),
-    "truncated jpeg": (truncated(encoded(".jpg", NOISE)), UNREADABLE),
-    "jpeg without its last bytes": (truncated(encoded(".jpg", NOISE), 0.99), UNREADABLE),
-    "first bytes of a jpeg": (encoded(".jpg")[:3], UNREADABLE),
-    "jpeg with empty segments": (b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50, UNREADABLE),
-    "truncated webp": (truncated(encoded(".webp", NOISE)), UNREADABLE),
-    "truncated gif": (truncated(encoded(".gif", NOISE)), UNREADABLE),
-    "truncated tiff": (truncated(encoded(".tiff", NOISE)), UNREADABLE),
-    "huge png": (resized(encoded(".png"), 20_000, 20_000), "megapixels"),
-    "png beyond the limits of OpenCV": (resized(encoded(".png"), 1 << 30, 1 << 30), "megapixels"),
-    "huge bmp": (encoded(".bmp")[:18] + struct.pack("<ii", 40_000, 40_000) + encoded(".bmp")[26:], "megapixels"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_image_is_reported_in_one_line(name, tmp_path, capfd):
-    content, cause = BROKEN[name]
-    (tmp_path / "it.jpg").write_bytes(content)
-    message = error_of(read_image, tmp_path / "it.jpg")
-    assert message.startswith(f"{tmp_path / 'it.jpg'} ")
-    assert cause in message
-    assert capfd.readouterr() == ("", "")  # OpenCV prints nothing
-
-
-def test_huge_jpeg_is_rejected_by_its_header():
-    jpeg = bytearray(encoded(".jpg"))
-    place = jpeg.index(b"\xff\xc0") + 5
-    assert struct.unpack(">HH", jpeg[place : place + 4]) == (48, 64)
-    jpeg[place : place + 4] = struct.pack(">HH", 30_000, 30_000)
-    del jpeg[place + 20 :]  # nothing to decode
-    assert "more than 134 megapixels" in error_of(decode_image, bytes(jpeg), "it")
-    assert MAX_PIXELS < 30_000**2
-
-
-@pytest.fixture
-def no_decoder(monkeypatch):
-    """Decoding an image fails the test."""
-
-    def decode(*_):
-        raise AssertionError("the image was decoded")
-
-    monkeypatch.setattr(cv2, "imdecode", decode)
-
-
-BOMBS = {
-    suffix: encoded(suffix) for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif", ".avif", ".jp2", ".ppm")
-}
-BOMBS |= {"jpeg with a junk byte": BOMBS[".jpg"][:20] + b"\x00" + BOMBS[".jpg"][20:]}
-BOMBS |= {"rotated jpeg": tagged(BOMBS[".jpg"], 6)}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_large_image_is_not_decoded(name, no_decoder):  # noqa: ARG001
-    with pytest.raises(MediaError, match=r"^it has more than 0\.00307 megapixels: scale the image down$"):
-        decode_image(BOMBS[name], "it", max_pixels=64 * 48 - 1)
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_image_of_the_largest_size_is_decoded(name):
-    assert decode_image(BOMBS[name], "it", max_pixels=64 * 48).size == 3 * 64 * 48
-
-
-def test_image_of_unknown_size_is_not_decoded(no_decoder):  # noqa: ARG001
-    assert UNREADABLE in error_of(decode_image, b"\x76\x2f\x31\x01" + bytes(99), "it")
-
-
-@pytest.mark.parametrize("name", ["absent.jpg", "folder.jpg"])
-def test_missing_file_and_folder_are_reported(name, tmp_path):
-    (tmp_path / "folder.jpg").mkdir()
-    assert "cannot be opened" in error_of(read_image, tmp_path / name)
-
-
 def test_images_of_a_folder_are_sorted_by_name(tmp_path):
     for name in ("b.JPG", "a/z.png", "a/b/c.webp", "c.txt", ".hidden.jpg", ".git/x.png", "._b.jpg", "d.heic"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -202,6 +30,25 @@ def test_images_of_a_folder_are_sorted_by_name(tmp_path):
     (tmp_path / "a" / "round").symlink_to(tmp_path)
     names = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
     assert names == ["b.JPG", "d.heic", "a/z.png", "a/b/c.webp"]
+
+
+def test_folder_contains_what_is_read_when_it_is_named_alone(tmp_path):
+    names = ("a.jp2", "a.jpe", "a.pgm", "a.ppm", "photo", "a.dat")
+    for name in names:
+        form = {"a.jpe": ".jpg", "photo": ".png", "a.dat": ".webp"}.get(name, name[1:])
+        (tmp_path / name).write_bytes(encoded(form, picture()[..., 0] if form == ".pgm" else None))
+    (tmp_path / "notes").write_text("BMW\n")
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    assert {path.name for path in find_images(tmp_path)} == set(names)
+    assert {source_kind(str(tmp_path / name)) for name in names} == {"image"}
+    assert "is not a known image" in error_of(source_kind, str(tmp_path / "notes"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe")
+def test_pipe_in_a_folder_is_skipped(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(encoded(".jpg"))
+    assert [path.name for path in find_images(tmp_path)] == ["b.jpg"]
 
 
 def test_folder_without_images_is_reported(tmp_path):
@@ -303,13 +150,190 @@ def test_video_is_closed_after_the_block(tmp_path):
         next(iter(video))
 
 
-def test_truncated_video_raises_after_its_last_frame(tmp_path):
-    path = write_video(tmp_path / "v.avi", (NOISE for _ in range(20)))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def numbered(count):
+    """Frames whose gray level is their number."""
+    noise = cv2.resize(NOISE[::8, ::8], (160, 120), interpolation=cv2.INTER_CUBIC)
+    for number in range(count):
+        frame = np.roll(noise, 3 * number, axis=1)
+        frame[:24, :24] = 2 * number
+        yield frame
+
+
+def number_of(frame):
+    return round(frame[4:20, 4:20].mean() / 2)
+
+
+def read_kept(path):
+    """The numbers of the frames that are read, and the error message at the end (empty if there is none)."""
+    numbers: list[int] = []
+    message = ""
     with open_video(path) as video:
-        times, message = read_until_error(video)
-    assert 5 <= len(times) < 15
-    assert f"is truncated after {len(times)} readable frames" in message
+        try:
+            numbers.extend(number_of(frame) for _, frame in video)
+        except MediaError as error:
+            message = str(error)
+    return numbers, message
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A file of 60 frames in each container, written once."""
+    folder = tmp_path_factory.mktemp("films")
+    return {suffix: write_video(folder / f"v{suffix}", numbered(60)).read_bytes() for suffix in CONTAINERS}
+
+
+CONTAINERS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".ts", ".mpg", ".flv")
+
+
+@pytest.mark.parametrize("filling", ["zeros", "noise"])
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_frames_after_a_damaged_part_are_read(suffix, filling, films, tmp_path):
+    content = bytearray(films[suffix])
+    start, end = int(0.4 * len(content)), int(0.55 * len(content))
+    noise = np.random.default_rng(0).integers(0, 256, end - start, np.uint8).tobytes()
+    content[start:end] = bytes(end - start) if filling == "zeros" else noise
+    (tmp_path / f"v{suffix}").write_bytes(content)
+    numbers, message = read_kept(tmp_path / f"v{suffix}")
+    assert len(numbers) >= 44
+    assert numbers[-1] == pytest.approx(59, abs=1)
+    assert f"v{suffix}: {len(numbers)} of 60 frames could be read" in message
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".webm", ".mkv", ".flv"])
+def test_cut_video_keeps_its_frames_and_is_reported(suffix, films, tmp_path):
+    (tmp_path / f"v{suffix}").write_bytes(films[suffix][: int(0.6 * len(films[suffix]))])
+    numbers, message = read_kept(tmp_path / f"v{suffix}")
+    assert len(numbers) == pytest.approx(36, abs=3)
+    assert f"{len(numbers)} of 60 frames could be read" in message
+
+
+def test_cut_mp4_with_its_header_first_is_reported(films, tmp_path):
+    """Players call it fast start: the box moov comes before mdat."""
+    content = films[".mp4"]
+    place = content.rindex(b"moov") - 4
+    moov = bytearray(content[place:])
+    table = moov.index(b"stco") + 12
+    count = int.from_bytes(moov[table - 4 : table], "big")
+    first = content.index(b"mdat") - 4
+    for entry in range(table, table + 4 * count, 4):
+        offset = int.from_bytes(moov[entry : entry + 4], "big") + len(moov)
+        moov[entry : entry + 4] = offset.to_bytes(4, "big")
+    (tmp_path / "v.mp4").write_bytes(content[:first] + moov + content[first:place])
+    assert read_kept(tmp_path / "v.mp4") == (read_kept(tmp_path / "v.mp4")[0], "")
+    size = (tmp_path / "v.mp4").stat().st_size
+    (tmp_path / "v.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[: int(0.6 * size)])
+    numbers, message = read_kept(tmp_path / "v.mp4")
+    assert 30 < len(numbers) < 45
+    assert f"{len(numbers)} of 60 frames could be read" in message
+
+
+def last_box(size):
+    """Bytes that look like one more box of this size."""
+    return lambda content: content + size.to_bytes(4, "big") + b"abcd" + bytes(20)
+
+
+ODD = {
+    "noise": lambda content: content + np.random.default_rng(1).bytes(5000),
+    "zeros": lambda content: content + bytes(5000),
+    "text": lambda content: content + b"a note\n" * 99,
+    "box that is too long": last_box(0xFFFFFFFF),
+    "box that is too short": last_box(3),
+    "box up to the end": last_box(0),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_bytes_after_the_end_are_no_damage(suffix, odd, films, tmp_path):
+    (tmp_path / f"v{suffix}").write_bytes(ODD[odd](films[suffix]))
+    numbers, message = read_kept(tmp_path / f"v{suffix}")
+    assert (len(numbers), message) == (60, "")
+
+
+@pytest.mark.parametrize("value", [0, 0xFFFFFFFF])
+def test_wrong_size_of_a_riff_is_no_damage(value, films, tmp_path):
+    content = films[".avi"]
+    (tmp_path / "v.avi").write_bytes(content[:4] + value.to_bytes(4, "little") + content[8:])
+    numbers, message = read_kept(tmp_path / "v.avi")
+    assert (len(numbers), message) == (60, "")
+
+
+def test_webm_of_unknown_size_is_no_damage(films, tmp_path):
+    """As recorded by browsers: the segment has no length."""
+    content = bytearray(films[".webm"])
+    place = content.index(b"\x18\x53\x80\x67") + 4
+    content[place : place + 8] = b"\x01" + b"\xff" * 7
+    (tmp_path / "v.webm").write_bytes(content)
+    numbers, message = read_kept(tmp_path / "v.webm")
+    assert (len(numbers), message) == (60, "")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "stored"),
+    [
+        ((1, 0, 0, 1), lambda upright: upright),
+        ((0, 1, -1, 0), lambda upright: np.rot90(upright)),  # to be rotated clockwise
+        ((0, -1, 1, 0), lambda upright: np.rot90(upright, -1)),
+        ((-1, 0, 0, -1), lambda upright: upright[::-1, ::-1]),
+        ((-1, 0, 0, 1), lambda upright: upright[:, ::-1]),  # mirrored, as by a front camera
+        ((1, 0, 0, -1), lambda upright: upright[::-1]),
+        ((0, 1, 1, 0), lambda upright: upright.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda upright: upright[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_film_is_turned_and_mirrored_by_its_matrix(matrix, stored, tmp_path):
+    path = write_video(tmp_path / "v.mp4", [np.ascontiguousarray(stored(picture()))] * 3)
+    set_matrix(path, *matrix)
+    with open_video(path) as video:
+        _, frame = next(iter(video))
+    assert frame.shape == (48, 64, 3)
+    assert np.abs(corners(frame) - CORNERS).max() < 40
+
+
+def test_large_frames_are_refused_before_they_are_decoded(films, tmp_path):
+    """Motion JPEG: the header and each frame declare the size."""
+    content = films[".avi"].replace(struct.pack("<II", 160, 120), struct.pack("<II", 16_000, 16_000))
+    stored, large = b"\x08" + struct.pack(">HH", 120, 160), b"\x08" + struct.pack(">HH", 16_000, 16_000)
+    (tmp_path / "v.avi").write_bytes(content.replace(stored, large))
+    assert "has frames of 16000x16000 pixels" in error_of(read_frames, tmp_path / "v.avi")
+
+
+@pytest.mark.skipif(not ENFORCED, reason="only Linux limits the memory")
+def test_later_frames_that_are_larger_do_not_fill_the_memory(films, tmp_path):
+    stored, large = b"\x08" + struct.pack(">HH", 120, 160), b"\x08" + struct.pack(">HH", 16_000, 16_000)
+    first, rest = films[".avi"][:100_000], films[".avi"][100_000:]
+    (tmp_path / "v.avi").write_bytes(first + rest.replace(stored, large))
+    numbers, message = read_kept(tmp_path / "v.avi")
+    assert 5 < len(numbers) < 55
+    assert f"{len(numbers)} of 60 frames could be read" in message
+
+
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{film}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{film}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 49170 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "dash": '<?xml version="1.0"?><MPD type="static" mediaPresentationDuration="PT1S"><Period><AdaptationSet>'
+    '<Representation id="1" mimeType="video/mp4" bandwidth="1"><BaseURL>{film}</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".avi", ".webm"])
+@pytest.mark.parametrize("form", PLAYLISTS)
+def test_playlist_opens_no_other_file(form, suffix, films, tmp_path):
+    (tmp_path / "film.ts").write_bytes(films[".ts"])
+    (tmp_path / f"list{suffix}").write_text(PLAYLISTS[form].format(film=tmp_path / "film.ts"))
+    assert "is damaged or not a readable video" in error_of(read_frames, tmp_path / f"list{suffix}")
+
+
+def test_settings_of_ffmpeg_are_restored(films, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "own")
+    monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
+    (tmp_path / "v.mp4").write_bytes(films[".mp4"])
+    assert len(read_frames(tmp_path / "v.mp4")) == 60
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "own"
+    assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
 
 
 def read_frames(source):

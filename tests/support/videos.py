@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when the first video is written or read
 
-CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".webm": "VP80", ".mkv": "VP80", ".ts": "mp4v"}
+CODECS |= {".mpg": "mpg1", ".flv": "FLV1"}
 BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts")  # each is inside the previous one
 
 
@@ -25,6 +26,15 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: float =
     assert writer is not None
     writer.release()
     return path
+
+
+def set_matrix(path: Path, *values: int) -> None:
+    """Write the first four values (a, b, c, d) of the matrix of an mp4's track (ISO/IEC 14496-12, 8.3.2)."""
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"tkhd") + 4 + 40
+    for offset, value in zip((0, 4, 12, 16), values, strict=True):
+        content[place + offset : place + offset + 4] = (value * 65536).to_bytes(4, "big", signed=True)
+    path.write_bytes(content)
 
 
 def slow_down(path: Path, start: int, factor: int, *, trimmed: bool = False) -> None:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from emotion_detection.arrays import Images
-from emotion_detection.emotions import EMOTIONS
+from emotion_detection.decoding.onnx_file import PROVIDERS
+from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
 from emotion_detection.errors import ModelError
+from emotion_detection.inference.classifier import check_model
 
 POOLING = "GlobalAveragePool"
 # The operations allowed after pooling. With a nonlinear one, the mean of the maps would not be the logits.
@@ -25,18 +27,33 @@ class ClassActivationMapper:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError if the network does not end with global average pooling, as the residual networks do."""
-        model = onnx.load(path)
+        """Raises ModelError if the file is not a usable model (see `classifier.check_model`).
+
+        It also raises ModelError if the network does not end with global average pooling, as the residual networks do.
+        """
+        check_model(path)
+        try:
+            self._prepare(onnx.load(path, load_external_data=False))
+            evidence = self.evidence(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE), np.uint8))
+            is_usable = evidence.shape[1:2] == (len(EMOTIONS),) and bool(np.isfinite(evidence).all())
+        except Exception as error:  # onnx, onnxruntime and NumPy raise many kinds for a graph of another form
+            raise _unsuitable(path) from error
+        if not is_usable:
+            raise _unsuitable(path)
+
+    def _prepare(self, model: onnx.ModelProto) -> None:
         pools = [node for node in model.graph.node if node.op_type == POOLING]
         following = _following(model, pools[-1]) if pools else []
         if not pools or {node.op_type for node in following} - LINEAR:
-            raise ModelError(
-                f"{path} does not end with global average pooling: use fer_resnet or mini_xception for activation maps"
-            )
+            raise ValueError("no global average pooling at the end")
         self._features = pools[-1].input[0]
         self._weights, self._bias = _dense(model, following)
         model.graph.output.append(onnx.ValueInfoProto(name=self._features))
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads sleep
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=PROVIDERS, enable_fallback=0
+        )
 
     def evidence(self, faces: Images) -> NDArray[np.float32]:
         """Return f32 (n, 7, h, w), whose mean over h and w is the logit of each emotion."""
@@ -49,6 +66,12 @@ class ClassActivationMapper:
         """Return f32 (n, 7, h, w): the positive evidence for each emotion, scaled to a maximum of 1 per face."""
         positive = np.maximum(self.evidence(faces), 0)
         return positive / np.maximum(positive.max(axis=(1, 2, 3), keepdims=True), 1e-6)
+
+
+def _unsuitable(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} does not end with global average pooling: use fer_resnet or mini_xception for activation maps"
+    )
 
 
 def _following(model: onnx.ModelProto, pool: onnx.NodeProto) -> list[onnx.NodeProto]:
