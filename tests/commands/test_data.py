@@ -1,6 +1,8 @@
 """`make data` puts a data set into data/ and tracks it with DVC; a failure changes nothing."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -235,3 +237,198 @@ def test_interrupted_download_is_kept_for_the_next_attempt(root, monkeypatch):
     with pytest.raises(DataError, match="connection lost"):
         add_data("kaggle", data=Path("data"))
     assert state(root) == before | {"data.incoming/download/1.archive": b"half"}
+
+
+# Odd places and interruptions
+
+
+def test_hidden_file_gets_a_visible_name(root, tmp_path):
+    path = write_zip(tmp_path / ".faces.zip", kaggle_members(FACES))
+    add_data(str(path), data=Path("data"))
+    assert [path.name for path in (root / "data").iterdir()] == ["faces.zip"]
+    assert len(read_raw(Path("data")).faces) == len(FACES)
+
+
+@pytest.mark.parametrize(
+    "name", [".zip", "..csv", "desktop.ini", "faces.dvc", "dvc.yaml", "a\nb.zip", "10:30.zip", "ü.zip"]
+)
+def test_name_of_the_source_is_no_problem_for_dvc(dvc_root, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(command, "_run_dvc", lambda *_: "{}")
+    add_data(str(write_zip(tmp_path / name, kaggle_members(FACES))), data=Path("data"))
+    assert len(read_raw(dvc_root / "data").faces) == len(FACES)
+    (path,) = (dvc_root / "data").iterdir()
+    assert path.suffix != ".dvc"
+    assert not path.name.startswith("dvc.")
+
+
+def test_folder_whose_name_dvc_takes_for_an_address_is_rejected(root, source):
+    before = state(root)
+    for name in ("my:data", "s3:", "a@b"):
+        with pytest.raises(UsageError, match=f"{name} is not a name for a folder that DVC tracks"):
+            add_data(str(source), data=Path(name))
+    assert state(root) == before
+
+
+def test_symbolic_link_is_rejected_before_anything_changes(root, source, tmp_path):
+    shutil.move("data", tmp_path / "elsewhere")
+    Path("data").symlink_to(tmp_path / "elsewhere")
+    before = state(root)
+    with pytest.raises(DataError, match="data is a symbolic link, which DVC cannot track: remove the link"):
+        add_data(str(source), data=Path("data"))
+    assert state(root) == before
+    assert Path("data").is_symlink()
+    assert len(read_raw(Path("data")).faces) == len(FACES)
+
+
+def test_mount_point_is_rejected_before_anything_changes(root, source, monkeypatch):
+    before = state(root)
+    monkeypatch.setattr("os.path.ismount", lambda path: path == Path("data"))
+    with pytest.raises(DataError, match="data is a mount point"):
+        add_data(str(source), data=Path("data"))
+    assert state(root) == before
+
+
+def test_project_without_git_works(dvc_root, source):
+    """GitHub's "Download ZIP" contains no .git."""
+    shutil.rmtree(dvc_root / ".git")
+    add_data(str(source), data=Path("data"))
+    assert [path.name for path in Path("data").iterdir()] == ["faces.zip"]
+    assert dvc(dvc_root, "status").strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("place", ["shutil.copyfile", "os.replace", "pathlib.Path.mkdir"])
+def test_full_or_read_only_disk_changes_nothing(root, source, monkeypatch, number, place):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "data.incoming/new/faces.zip")
+
+    before = state(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(DataError, match="data/ remains unchanged, because") as error:
+            add_data(str(source), data=Path("data"))
+    assert os.strerror(number) in str(error.value)
+    assert state(root) == before
+
+
+def test_incomplete_cache_after_dvc_add_changes_nothing(root, source, monkeypatch):
+    """On a full disk, `dvc add` succeeds, but its cache may lack files."""
+    run_dvc = command._run_dvc
+
+    def lose_cache(data: Path, *arguments: str) -> str:
+        output = run_dvc(data, *arguments)
+        if arguments[0] == "add":
+            shutil.rmtree(".dvc/cache")
+        return output
+
+    before = state(root)
+    monkeypatch.setattr(command, "_run_dvc", lose_cache)
+    with pytest.raises(DataError, match="DVC could not store the data set: free some space"):
+        add_data(str(source), data=Path("data"))
+    assert state(root) == before
+
+
+@pytest.mark.parametrize("present", [True, False])
+@pytest.mark.parametrize("killed_at", ["add", "swap", "restore"])
+def test_killed_run_is_undone_by_the_next_one(root, source, monkeypatch, present, killed_at):
+    """The process ends while it replaces data/ or while it restores data/, without any clean-up."""
+    if not present:
+        shutil.rmtree("data")
+        Path("data.dvc").unlink()
+    before, replace_file, run_dvc = state(root), os.replace, command._run_dvc
+
+    class Killed(BaseException):
+        pass
+
+    def fail_in_dvc(data: Path, *arguments: str) -> str:
+        if arguments[0] != "add":
+            return run_dvc(data, *arguments)
+        raise KeyboardInterrupt if killed_at == "restore" else Killed
+
+    def fail_in_replace(old: Path, new: Path) -> None:
+        if (killed_at == "swap" and new == Path("data")) or (killed_at == "restore" and old.name == "old"):
+            raise Killed
+        replace_file(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_run_dvc", fail_in_dvc)
+        patch.setattr(os, "replace", fail_in_replace)
+        if killed_at != "restore":
+            patch.setattr(command, "_restore", lambda *_: None)
+        patch.setattr(command, "_remove_temporary", lambda _: None)
+        with pytest.raises(Killed):
+            add_data(str(source), data=Path("data"))
+    assert Path("data.incoming/old").exists()
+
+    with pytest.raises(DataError, match="gone does not exist"):
+        add_data("gone", data=Path("data"))
+    assert {name: content for name, content in state(root).items() if "incoming" not in name} == before
+    assert Path("data").exists() == present
+    add_data(str(source), data=Path("data"))
+    assert [path.name for path in Path("data").iterdir()] == ["faces.zip"]
+    assert not Path("data.incoming").exists()
+
+
+def test_data_that_dvc_tracked_after_a_kill_are_kept(root, source, monkeypatch):
+    """`dvc repro` after the kill uses the new data and tracks them."""
+
+    class Killed(BaseException):
+        pass
+
+    def fail(data: Path, *arguments: str) -> str:
+        run_dvc(data, *arguments)
+        if arguments[0] == "add":
+            raise Killed
+        return "{}"
+
+    run_dvc = command._run_dvc
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_run_dvc", fail)
+        patch.setattr(command, "_restore", lambda *_: None)
+        with pytest.raises(Killed):
+            add_data(str(source), data=Path("data"))
+    before = Path("data.dvc").read_bytes()
+    with pytest.raises(DataError, match="gone does not exist"):
+        add_data("gone", data=Path("data"))
+    assert Path("data.dvc").read_bytes() == before
+    assert [path.name for path in (root / "data").iterdir()] == ["faces.zip"]
+    assert not (root / "data.incoming" / "old").exists()
+
+
+def test_second_make_data_at_the_same_time_is_rejected(root, source, monkeypatch):
+    before = state(root)
+
+    def download(_: str, folder: Path) -> Path:
+        with pytest.raises(DataError, match="another `make data` is running in this project"):
+            add_data(str(source), data=Path("data"))
+        assert state(root).keys() - before.keys() == {"data.incoming/lock"}
+        return write_folder(folder, class_members(FACES))
+
+    monkeypatch.setattr(command, "download", download)
+    add_data("kaggle", data=Path("data"))
+    assert [path.name for path in Path("data").iterdir()] == ["fer2013-kaggle.zip"]
+
+
+@pytest.mark.parametrize(
+    "rejected", ["x" * 5000, "~nobody-has-this-name/x.csv", "a\0b", "/dev/null", "data/sample.zip/x"]
+)
+def test_impossible_path_is_rejected_in_one_sentence(root, rejected):
+    before = state(root)
+    with pytest.raises((DataError, UsageError)):
+        add_data(rejected, data=Path("data"))
+    assert state(root) == before
+
+
+@pytest.mark.usefixtures("root")
+def test_source_in_the_data_folder_is_no_problem():
+    before = Path("data/sample.zip").read_bytes()
+    for source in ("data", "data/sample.zip"):
+        add_data(source, data=Path("data"))
+        assert {path.name: path.read_bytes() for path in Path("data").iterdir()} == {"sample.zip": before}
+
+
+@pytest.mark.usefixtures("root")
+def test_notes_are_shown(tmp_path, capsys):
+    folder = write_folder(tmp_path / "d", class_members(FACES) | {"README.md": b"words"})
+    add_data(str(folder), data=Path("data"))
+    assert "1 other file was not read: README.md" in capsys.readouterr().out

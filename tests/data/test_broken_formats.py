@@ -1,6 +1,8 @@
 """Reading an unsupported or damaged file raises DataError with a one-line message that names the file."""
 
+import bz2
 import gzip
+import lzma
 import pickle
 import tarfile
 import zipfile
@@ -64,6 +66,9 @@ def pixels(*values: object) -> str:
         ("emotion,pixels,Usage\n" + "7 " * 200_000, "row 1 .* columns"),
         (csv_table(FACES, "pixels"), r"no emotion column, like the competition's test\.csv"),
         (FERPLUS, r"fer2013new\.csv, which contains labels but no images: use fer2013\.csv"),
+        (TABLE.replace(",", ";"), "semicolons or tabs: save it with commas"),
+        (TABLE.replace(",", "\t"), "semicolons or tabs: save it with commas"),
+        (TABLE.replace("\n", "\r"), r"line ends of old Macs \(CR\)"),
         ("a,b\n1,2\n", "text in an unknown format"),
         ("here are some notes\n", "text in an unknown format"),
         ("", "text in an unknown format"),
@@ -74,6 +79,8 @@ def pixels(*values: object) -> str:
         (pickle.dumps({"a": 1}, protocol=2), "pickle"),
         (png(FACES.images[0]), "a single image, not a data set"),
         (b"Rar!\x1a\x07\x00rest", "RAR"),
+        (bz2.compress(b"x"), "bzip2 file: unpack it"),
+        (lzma.compress(b"x"), "xz file: unpack it"),
         (b"PAR1 and no more", "damaged parquet"),
         (b"PK\x05\x06 and no more", "cannot be read"),
         (b"\x01\x02\x00\xff" * 50, "a file in an unknown format"),
@@ -94,6 +101,8 @@ def test_missing_and_empty_sources_are_rejected(tmp_path):
         read_raw(tmp_path)
     with pytest.raises(DataError, match="is empty"):
         read_raw(write_zip(tmp_path / "x", {}))
+    with pytest.raises(DataError, match=r"contains only hidden files, such as \.fer2013\.csv: remove the dot"):
+        read_raw(write_folder(tmp_path / "d", {".fer2013.csv": TABLE.encode()}))
 
 
 # Broken archives, images and parquet files
@@ -107,10 +116,10 @@ SHIFTED = replace(FACES, labels=FACES.labels + np.uint8(1))
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (GOOD | {"sad/2.jpg": jpeg(FACES.images[0])[:-300]}, r"sad/2\.jpg is a truncated image"),
-        (GOOD | {"sad/2.png": FACE[:-12]}, r"sad/2\.png is a truncated image"),
-        (GOOD | {"sad/2.png": FACE[:99] + b"?" + FACE[100:]}, r"sad/2\.png is a damaged image"),
-        (GOOD | {"sad/2.png": b"text"}, r"sad/2\.png is not a JPEG or PNG image"),
+        (GOOD | {"sad/2.jpg": jpeg(FACES.images[0])[:-300]}, r"sad/2\.jpg is damaged or truncated"),
+        (GOOD | {"sad/2.png": FACE[:-12]}, r"sad/2\.png is damaged or truncated"),
+        (GOOD | {"sad/2.png": FACE[:99] + b"?" + FACE[100:]}, r"sad/2\.png is damaged or truncated"),
+        (GOOD | {"sad/2.png": b"text"}, r"sad/2\.png is not a readable image"),
         (GOOD | {"sad/2.png": png(np.zeros((47, 48), "u1"))}, r"sad/2\.png has 48x47 instead of 48x48 pixels"),
         (GOOD | {"bored/2.png": FACE}, r"bored/2\.png is not in a folder named after an emotion"),
         ({"1.png": FACE, "2.png": FACE}, r"1\.png is not in a folder named after an emotion"),
@@ -160,7 +169,7 @@ def test_member_with_a_wrong_size_in_its_header_is_rejected(tmp_path):
     with zipfile.ZipFile(path) as archive:
         claimed = archive.getinfo("happy/1.png").file_size.to_bytes(4, "little")
     path.write_bytes(path.read_bytes().replace(claimed, (100).to_bytes(4, "little")))
-    with pytest.raises(DataError, match=r"happy/1\.png (cannot be read|is a truncated image)"):
+    with pytest.raises(DataError, match=r"happy/1\.png (cannot be read|is damaged or truncated)"):
         read_raw(path)
 
 
@@ -175,7 +184,7 @@ def test_image_with_a_huge_size_in_its_header_is_rejected(tmp_path):
     size = (70_000).to_bytes(4, "big")
     head = FACE[:16] + size + size + FACE[24:29]
     path = write_zip(tmp_path / "x", {"happy/1.png": head + zlib.crc32(head[12:29]).to_bytes(4, "big") + FACE[33:]})
-    with pytest.raises(DataError, match=r"happy/1\.png is a damaged image"):
+    with pytest.raises(DataError, match=r"happy/1\.png has 70000x70000 instead of 48x48 pixels"):
         read_raw(path)
 
 

@@ -1,5 +1,6 @@
 """The npz file and the digest of faces."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -79,3 +80,35 @@ def test_digest_depends_on_every_array():
     ]
     assert digest(faces) == digest(random_faces())
     assert len(set(map(digest, (faces, *changed)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": np.zeros((3, 48, 47), np.uint8)}, r"images is uint8\(3, 48, 47\) instead of"),
+        ({"images": np.zeros(3, np.uint8)}, "images is uint8"),
+        ({"labels": np.array([0, 1, 7], np.uint8)}, "a label or a split that does not exist"),
+        ({"splits": np.array([0, 1, 9], np.uint8)}, "a label or a split that does not exist"),
+        ({"labels": np.array([0.0, 1, 2])}, "labels is float64"),
+        ({"copied": None}, "has no copied"),
+    ],
+)
+def test_file_with_other_arrays_is_refused(tmp_path, changes, words):
+    arrays = {
+        "images": np.zeros((3, 48, 48), np.uint8),
+        "labels": np.array([0, 1, 2], np.uint8),
+        "splits": np.array([0, 1, 2], np.uint8),
+        "copied": np.zeros(3, bool),
+    } | changes
+    np.savez(tmp_path / "faces.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / "faces.npz")
+
+
+def test_bomb_is_refused_before_memory_is_allocated(tmp_path):
+    np.savez_compressed(tmp_path / "faces.npz", images=np.zeros((20_000, 48, 48), np.uint8))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="compressed"):
+        load(tmp_path / "faces.npz")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

@@ -1,5 +1,6 @@
 """Downloads from a local server that imitates the hosts, interrupts connections and returns errors."""
 
+import errno
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.fer_files import huggingface_members, kaggle_members, random_faces
 
-from emotion_detection.data.downloads import download
+from emotion_detection.data.downloads import SOURCES, download
 from emotion_detection.data.formats import read_raw
 from emotion_detection.errors import DataError
 
@@ -180,6 +181,15 @@ def test_unreachable_host_is_reported_in_one_line(host, tmp_path, source):
         download(source, tmp_path / "download")
     assert "\n" not in str(error.value)
     assert read_files(tmp_path / "download") == {}
+
+
+def test_full_disk_is_reported_with_its_remedy(tmp_path, monkeypatch):
+    def fail(_: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x"))
+
+    monkeypatch.setitem(SOURCES, "kaggle", (fail, "the page"))
+    with pytest.raises(DataError, match=r"cannot download the page, because .* \(No space left .*free some space"):
+        download("kaggle", tmp_path / "download")
 
 
 def test_data_set_without_parquet_is_rejected(host, tmp_path):

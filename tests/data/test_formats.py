@@ -32,6 +32,7 @@ from emotion_detection.data.dataset import NO_SPLIT, Faces, digest
 from emotion_detection.data.formats import OFFICIAL, read_raw
 from emotion_detection.data.splits import drop_leaks, find_duplicates
 from emotion_detection.emotions import EMOTIONS, SAMPLE_COMMENT, SPLITS
+from emotion_detection.errors import DataError
 
 FACES = random_faces()
 MERGED = replace(FACES, splits=np.where(FACES.splits > 0, 2, 0).astype(np.uint8))
@@ -211,6 +212,58 @@ def test_missing_split_is_noted(tmp_path):
     raw = read_raw(write_folder(tmp_path / "d", class_members(FACES)))
     assert any("official split cannot be recovered" in note for note in raw.notes)
     assert not any("split" in note for note in read_raw(write_file(tmp_path / "x", csv_table(FACES))).notes)
+
+
+@pytest.mark.parametrize(
+    ("faces", "note"),
+    [
+        (FACES, None),
+        (FACES[np.arange(63) != 3], "62 of FER-2013's 63 faces: 1 are missing in train/happy"),
+        (FACES[np.r_[:63, 62]], "64 of FER-2013's 63 faces: 1 too many in test/neutral"),
+        (MERGED[np.arange(63) != 3], "62 of FER-2013's 63 faces: 1 are missing in train/happy"),
+        (NO_SPLITS[np.arange(63) != 3], "62 of FER-2013's 63 faces: 1 are missing in all/happy"),
+        (NO_SPLITS, "the numbers of faces are those of FER-2013's 63 faces"),
+        (NO_SPLITS[FACES.splits == 0], "the numbers of faces are those of FER-2013's 39 training faces"),
+        (FACES[np.arange(63) < 55], "the data set has 55 faces; FER-2013 has 63"),
+    ],
+    ids=["complete", "missing", "too-many", "merged", "unsplit", "unsplit-complete", "train", "another"],
+)
+def test_what_is_missing_of_fer2013_is_noted(tmp_path, monkeypatch, faces, note):
+    counts = [np.bincount(FACES.of(split).labels, minlength=7) for split in SPLITS]
+    monkeypatch.setattr("emotion_detection.data.formats.OFFICIAL", np.array(counts))
+    table = csv_table(faces, "emotion,pixels" if NO_SPLIT in faces.splits else "emotion,pixels,Usage")
+    members = kaggle_members(faces) if NO_SPLIT not in faces.splits and len(np.unique(faces.splits)) == 3 else {}
+    for path in (
+        write_file(tmp_path / "x", table),
+        *([write_zip(tmp_path / "y", members)] if len(members) == len(faces) else []),
+    ):
+        notes = [text for text in read_raw(path).notes if "FER-2013" in text]
+        assert notes == ([note] if note else [])
+
+
+def test_pictures_are_recognized_by_their_content(tmp_path):
+    """A picture without a suffix, or with an unusual one, is not skipped."""
+    members = class_members(FACES)
+    renamed = {f"{name[:-4]}{('', '.jpe', '.dat')[row % 3]}": v for row, (name, v) in enumerate(members.items())}
+    raw = read_raw(write_folder(tmp_path / "d", renamed))
+    assert_same(sort_rows(raw.faces), sort_rows(NO_SPLITS))
+    with pytest.raises(DataError, match="face is not in a folder named after an emotion"):
+        read_raw(write_folder(tmp_path / "d", {"other/face": png(FACES.images[0])}))
+
+
+def test_missing_emotion_is_noted(tmp_path):
+    members = {name: content for name, content in class_members(FACES).items() if name[:3] not in ("sad", "dis")}
+    assert "no face is labeled disgust or sad" in read_raw(write_folder(tmp_path / "d", members)).notes
+
+
+def test_skipped_files_are_counted_and_named(tmp_path):
+    others = {f"notes/{row}.md": b"words" for row in range(7)} | {"happy/.9.png": png(FACES.images[0])}
+    members = class_members(FACES) | others | {".DS_Store": b"x", "happy/._1.png": b"x", ".git/1.png": b"x"}
+    expected = "8 other files were not read: " + ", ".join(f"notes/{row}.md" for row in range(5)) + " and 3 more"
+    for path in (write_folder(tmp_path / "d", members), write_zip(tmp_path / "x", members)):
+        raw = read_raw(path)
+        assert expected in raw.notes
+        assert len(raw.faces) == len(FACES)
 
 
 # Many rows, and the real data set

@@ -1,5 +1,8 @@
 """The prepare stage on a data set without an official split."""
 
+import errno
+import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +12,7 @@ import yaml
 from tests.support.paths import ROOT
 
 from emotion_detection.data import figures
+from emotion_detection.data.dataset import digest, load
 from emotion_detection.errors import DataError
 from emotion_detection.stages.prepare import PreparePaths, prepare
 from emotion_detection.synthetic.sample import write_sample
@@ -56,3 +60,41 @@ def test_data_set_name_depends_on_the_fractions(class_folders, tmp_path, monkeyp
         names.append(yaml.safe_load(paths.report.read_text())["dataset"])
     assert names[0] != names[1]
     assert names[0].split("-")[:2] == names[1].split("-")[:2] == ["custom", names[0].split("-")[1]]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which take a second."""
+    for name in ("classes_per_split", "contact_sheet", "duplicates_sheet"):
+        monkeypatch.setattr(figures, name, lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_behind_a_symbolic_link_are_read(class_folders, tmp_path, capsys):
+    paths = make_paths(tmp_path / "plain", class_folders)
+    prepare(paths)
+    linked = make_paths(tmp_path / "linked", class_folders)
+    shutil.move(linked.data, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "README").write_text("words")
+    linked.data.symlink_to(tmp_path / "elsewhere")
+    prepare(linked)
+    assert digest(load(linked.faces)) == digest(load(paths.faces))
+    note = "1 other file was not read: README"
+    assert note in capsys.readouterr().out
+    assert note in json.loads(linked.report.read_text())["notes"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_full_disk_leaves_the_previous_outputs(class_folders, tmp_path, monkeypatch):
+    paths = make_paths(tmp_path, class_folders)
+    prepare(paths)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("emotion_detection.stages.prepare.save", fail)
+    monkeypatch.setattr("emotion_detection.stages.prepare.describe", lambda *_: {"changed": True})
+    with pytest.raises(OSError, match="No space left"):
+        prepare(paths)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

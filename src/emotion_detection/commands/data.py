@@ -2,20 +2,29 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import yaml
+from filelock import FileLock, Timeout
 
-from emotion_detection.data.archives import pack
+from emotion_detection.atomic import atomic_output
+from emotion_detection.data.archives import IGNORED_NAMES, pack
 from emotion_detection.data.dataset import NO_SPLIT
 from emotion_detection.data.downloads import SOURCES, download
 from emotion_detection.data.formats import SUPPORTED, RawData, read_raw, single_file
 from emotion_detection.emotions import SPLITS
-from emotion_detection.errors import DataError, UsageError
+from emotion_detection.errors import DataError, UsageError, describe_os_error, shorten
+
+# Names in the folder data.incoming
+OLD, BACKUP, LOCK = "old", "backup", "lock"
+ABSENT = ".absent"  # the suffix of a mark in BACKUP: the file did not exist
 
 
 def add_data(source: str = "", *, data: Path = Path("data")) -> None:
@@ -27,89 +36,200 @@ def add_data(source: str = "", *, data: Path = Path("data")) -> None:
     """
     if not source.strip():
         raise UsageError(f"SOURCE is missing: pass kaggle, huggingface or the path of {SUPPORTED}")
-    _check_replaceable(data)
+    _check_folder(data)
     incoming = data.with_name(f"{data.name}.incoming")
-    # An interrupted download stays in this folder, and the next attempt resumes it.
-    path = single_file(download(source, incoming / "download") if source in SOURCES else Path(source).expanduser())
     try:
-        raw = read_raw(path)
-        print(_describe(raw, path))
-        _replace(data, _stage_source(path, incoming / "new", source), incoming / "old")
-    finally:
-        _remove_temporary(incoming)
+        with _exclusive(incoming):
+            raw = _add_data(source, data, incoming)
+    except OSError as error:
+        raise DataError(f"{data}/ remains unchanged, because {describe_os_error(error)}") from error
     print(_next_steps(raw, data))
 
 
-def _stage_source(path: Path, folder: Path, source: str) -> Path:
+def _add_data(source: str, data: Path, incoming: Path) -> RawData:
+    _allow_missing_git(data)
+    _end_killed_call(data, incoming)
+    _check_replaceable(data)
+    # An interrupted download stays in this folder, and the next attempt resumes it.
+    path = single_file(download(source, incoming / "download") if source in SOURCES else _expand(source))
+    try:
+        raw = read_raw(path)
+        print(_describe(raw, path))
+        _stage_source(path, incoming / "new", source)
+        _replace(data, incoming)
+    finally:
+        _remove_temporary(incoming)
+    return raw
+
+
+@contextmanager
+def _exclusive(incoming: Path) -> Iterator[None]:
+    """Hold a lock against another `make data`, in the folder of the temporary files, which exists only in the block."""
+    incoming.mkdir(exist_ok=True)
+    lock = FileLock(incoming / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DataError("another `make data` is running in this project: wait until it has finished") from error
+    try:
+        yield
+    finally:
+        (incoming / LOCK).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # the folder still contains an interrupted download
+            incoming.rmdir()
+
+
+def _expand(source: str) -> Path:
+    """The path of the source; ~ is the home folder. Raises UsageError if the user after ~ is unknown."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{source} cannot be found: pass the complete path of {SUPPORTED}") from error
+
+
+def _stage_source(path: Path, folder: Path, source: str) -> None:
     """Create a folder with one file: a copy of the source file, or a zip file of the source folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if path.is_file():
-        shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(path, folder / _visible_name(path.name))
     else:
         name = f"fer2013-{source}" if source in SOURCES else path.resolve().name
-        pack(path, folder / f"{name}.zip")
-    return folder
+        pack(path, folder / _visible_name(f"{name}.zip"))
+
+
+def _visible_name(name: str) -> str:
+    """The name of the file in data/: hidden files are not read there, and DVC has a use for some names of its own."""
+    name = "".join(character if character.isprintable() else "_" for character in name.lstrip("."))
+    reserved = name in (*IGNORED_NAMES, "zip", "dvc.yaml", "dvc.lock") or name.endswith(".dvc")
+    return f"fer2013-{name}.data" if reserved or not name else name
 
 
 def _remove_temporary(incoming: Path) -> None:
-    for name in ("new", "download"):
+    for name in ("new", "download", *([] if (incoming / OLD).exists() else [BACKUP])):
         shutil.rmtree(incoming / name, ignore_errors=True)
-    with suppress(OSError):  # the folder still contains "old" if data/ could not be restored
-        incoming.rmdir()
+
+
+def _check_folder(data: Path) -> None:
+    """Raise an error if data/ cannot be replaced as a folder.
+
+    DVC tracks no folder behind a symbolic link, and takes a name with a colon for a part of dvc.yaml.
+    """
+    if not re.fullmatch(r"\w[\w .-]*", data.name):
+        raise UsageError(f"{data} is not a name for a folder that DVC tracks: use letters, digits, '-' and '_'")
+    if data.is_symlink():
+        raise DataError(
+            f"{data} is a symbolic link, which DVC cannot track: remove the link, and move DVC's cache to the other "
+            "disk with `dvc cache dir PATH` if space is short"
+        )
+    if data.is_dir() and os.path.ismount(data):
+        raise DataError(
+            f"{data} is a mount point, which cannot be replaced: mount the disk elsewhere, and move DVC's cache to it "
+            "with `dvc cache dir PATH`"
+        )
+    if data.exists() and not data.is_dir():
+        raise DataError(f"{data} is a file, not a folder: move it away first")
+
+
+def _allow_missing_git(data: Path) -> None:
+    """Let DVC work without Git if the project was downloaded as a zip file, in which .git is missing."""
+    root = data.absolute().parent
+    if (root / ".dvc").is_dir() and not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        _run_dvc(data, "config", "--local", "core.no_scm", "true")
 
 
 def _check_replaceable(data: Path) -> None:
     """Raise DataError if data/ contains anything that DVC cannot restore."""
-    if not data.exists() or (data.is_dir() and not any(data.iterdir())):
+    if not data.exists() or not any(data.iterdir()):
         return
+    if not _is_stored(data):
+        raise DataError(
+            f"{data}/ contains files that {_dvc_file(data)} does not track or DVC's cache does not contain, "
+            "and replacing them would lose them: move them away first"
+        )
+
+
+def _is_stored(data: Path) -> bool:
+    """Whether DVC's cache contains all files of data/."""
     dvc_file = _dvc_file(data)
-    if dvc_file.exists():
-        state = json.loads(_run_dvc(data, "status", "--json", dvc_file.name)).get(dvc_file.name, [])
-        if not any("changed outs" in entry for entry in state if isinstance(entry, dict)):
-            return
-    raise DataError(
-        f"{data}/ contains files that {dvc_file} does not track or DVC's cache does not contain, "
-        "and replacing them would lose them: move them away first"
-    )
+    if not dvc_file.exists():
+        return False
+    state = json.loads(_run_dvc(data, "status", "--json", dvc_file.name)).get(dvc_file.name, [])
+    return not any("changed outs" in entry for entry in state if isinstance(entry, dict))
 
 
-def _replace(data: Path, new: Path, old: Path) -> None:
-    """Replace data/ and track it with DVC. If anything fails, restore data/, data.dvc and .gitignore."""
-    contents = {path: _read_if_exists(path) for path in (_dvc_file(data), data.with_name(".gitignore"))}
-    # A killed run may have left this folder. DVC's cache contains its files: this was checked before they were moved.
-    shutil.rmtree(old, ignore_errors=True)
+def _replace(data: Path, incoming: Path) -> None:
+    """Replace data/ by `incoming`/new and track it with DVC. If anything fails, restore all files.
+
+    data.dvc never refers to other data than those of this or of the previous call, so that `dvc repro` restores the
+    previous data if the process is killed.
+    """
+    _back_up(data, incoming)
     data.mkdir(exist_ok=True)
-    os.replace(data, old)
+    os.replace(data, incoming / OLD)
     try:
-        os.replace(new, data)
+        os.replace(incoming / "new", data)
         # Otherwise `dvc add` would keep the import of the sample, and the next `dvc repro` would restore the sample.
-        _dvc_file(data).unlink(missing_ok=True)
+        with atomic_output(_dvc_file(data)) as temporary:
+            temporary.write_text(yaml.safe_dump({"outs": [{"path": data.name}]}))
         _run_dvc(data, "add", data.name)
+        if not _is_stored(data):  # on a full disk, `dvc add` succeeds although its cache is incomplete
+            raise DataError(f"{data}/ remains unchanged, because DVC could not store the data set: free some space")
     except BaseException:  # including Ctrl-C
-        _restore(data, old, contents)
+        _restore(data, incoming)
         raise
-    shutil.rmtree(old)
+    # The folder OLD is the mark of an interrupted call, so it disappears in one step.
+    os.replace(incoming / OLD, incoming / "new")
 
 
-def _restore(data: Path, old: Path, contents: dict[Path, bytes | None]) -> None:
+def _end_killed_call(data: Path, incoming: Path) -> None:
+    """Undo a call that was killed while it replaced data/, unless `dvc repro` has tracked its data meanwhile."""
+    if not (incoming / OLD).is_dir():
+        return
+    try:
+        complete = data.is_dir() and _is_stored(data)
+    except DataError:  # data.dvc is damaged
+        complete = False
+    if complete:
+        shutil.rmtree(incoming / OLD)
+    else:
+        _restore(data, incoming)
+
+
+def _back_up(data: Path, incoming: Path) -> None:
+    """Copy the files that DVC changes, before anything else is changed."""
+    shutil.rmtree(incoming / BACKUP, ignore_errors=True)
+    (incoming / BACKUP).mkdir()
+    for path in _changed_by_dvc(data):
+        if path.exists():
+            shutil.copyfile(path, incoming / BACKUP / path.name)
+        else:
+            (incoming / BACKUP / f"{path.name}{ABSENT}").touch()
+
+
+def _restore(data: Path, incoming: Path) -> None:
+    """Restore data/, data.dvc and .gitignore, if `incoming` contains them. Needs no space on the disk."""
+    if not (incoming / OLD).is_dir():
+        return
+    for path in _changed_by_dvc(data):
+        backup = incoming / BACKUP / path.name
+        if backup.exists():
+            os.replace(backup, path)
+        elif backup.with_name(f"{path.name}{ABSENT}").exists():
+            path.unlink(missing_ok=True)
     shutil.rmtree(data, ignore_errors=True)
-    os.replace(old, data)
+    os.replace(incoming / OLD, data)
     if not any(data.iterdir()):
         data.rmdir()  # it did not exist or was empty
-    for path, content in contents.items():
-        if content is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(content)
+
+
+def _changed_by_dvc(data: Path) -> tuple[Path, Path]:
+    return _dvc_file(data), data.with_name(".gitignore")
 
 
 def _dvc_file(data: Path) -> Path:
     return data.with_name(f"{data.name}.dvc")
-
-
-def _read_if_exists(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
 
 
 def _run_dvc(data: Path, *arguments: str) -> str:
@@ -118,7 +238,7 @@ def _run_dvc(data: Path, *arguments: str) -> str:
     process = subprocess.run(command, cwd=data.absolute().parent, capture_output=True, text=True)
     if process.returncode:
         errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR")] or ["no error message"]
-        raise DataError(f"`dvc {' '.join(arguments)}` failed, so {data}/ remains unchanged: {errors[0]}")
+        raise DataError(f"`dvc {' '.join(arguments)}` failed, so {data}/ remains unchanged: {shorten(errors[0], 400)}")
     return process.stdout
 
 
@@ -126,7 +246,7 @@ def _describe(raw: RawData, path: Path) -> str:
     names = [*SPLITS, "without a split"]
     rows = [int(np.sum(raw.faces.splits == split)) for split in (*range(len(SPLITS)), NO_SPLIT)]
     counts = ", ".join(f"{count:,} {name}" for name, count in zip(names, rows, strict=True) if count)
-    return "\n".join([f"{path}: {raw.form}", f"data set {raw.dataset}: {counts}", *raw.notes])
+    return "\n".join([f"{shorten(path, 400)}: {raw.form}", f"data set {raw.dataset}: {counts}", *raw.notes])
 
 
 def _next_steps(raw: RawData, data: Path) -> str:

@@ -3,10 +3,13 @@
 import gzip
 import io
 import lzma
+import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,22 +17,30 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from emotion_detection.errors import DataError
+from emotion_detection.data.tar_files import list_files
+from emotion_detection.data.zip_files import open_zip
+from emotion_detection.errors import DataError, shorten
 
 # The largest supported file, fer2013.csv, has 301 MB. The limits apply to the bytes that are read, not to the sizes
 # in the headers, so that a zip bomb cannot exhaust memory or keep the machine busy.
 MAX_TOTAL_BYTES = 1 << 30
 MAX_MEMBERS = 100_000
-MAX_TAR_HEADER_BYTES = 1 << 20
 READ_ERRORS = (
     OSError,
     EOFError,
     RuntimeError,  # an encrypted zip file; its subclass NotImplementedError: an unknown compression method
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
     tarfile.TarError,
 )
+# Names without control characters and without surrogates, by which Python keeps bytes that are not UTF-8.
+NAME = re.compile("[^\\x00-\\x1f\\x7f\\ud800-\\udfff]{1,255}")
 IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 TRUSTED_COPY = "use a copy from a trusted source"
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that the zip format can store
@@ -37,11 +48,15 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that the zip format can s
 
 @dataclass(frozen=True)
 class Member:
-    """One file: `name` is its path in the container, separated by "/"; `size` is the claimed number of bytes."""
+    """One file: `name` is its path in the container, separated by "/"; `size` is the claimed number of bytes.
+
+    `file` is its path if it is not in an archive.
+    """
 
     name: str
     size: int
     open: Callable[[], BinaryIO]
+    file: Path | None = None
 
     def read(self, limit: int = MAX_TOTAL_BYTES) -> bytes:
         """Return all bytes. Raise DataError if there are more than `limit`."""
@@ -56,11 +71,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Container:
-    """`kind` is "file", "folder", "zip", "tar" or "gzip". Members are sorted by name, except those of a tar file."""
+    """`kind` is "file", "folder", "zip", "tar" or "gzip". Members are sorted by name, except those of a tar file.
+
+    `hidden` are the files whose names start with a dot; files in hidden folders are left out.
+    """
 
     kind: str
     members: tuple[Member, ...]
     comment: bytes = b""
+    hidden: tuple[Member, ...] = ()
 
 
 class _ByteCounter:
@@ -105,7 +124,10 @@ def _translate_errors(path: Path, name: str = "") -> Iterator[None]:
     except READ_ERRORS as error:
         where = f"{path}: {name}" if name else str(path)
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} cannot be read ({reason}): download the file again") from error
+        remedy = "download the file again"
+        if isinstance(error, OSError) and error.errno:
+            reason, remedy = error.strerror or reason, "check the file and its permissions"
+        raise DataError(f"{where} cannot be read ({reason}): {remedy}") from error
 
 
 def _zip_bomb(path: Path) -> DataError:
@@ -122,11 +144,13 @@ def open_container(path: Path) -> Iterator[Container]:
     if path.is_dir():
         yield _folder(path)
         return
+    if not path.is_file():
+        raise DataError(f"{path} is a pipe or a device, not a file: save the data set to a file first")
     with _translate_errors(path):
         stream = path.open("rb")
-    with stream:
         head = stream.read(512)
         stream.seek(0)
+    with stream:
         if head.startswith(b"\x1f\x8b"):
             with gzip.open(stream) as unpacked:
                 yield _gzip(path, unpacked)  # type: ignore[arg-type]
@@ -135,38 +159,65 @@ def open_container(path: Path) -> Iterator[Container]:
         elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             yield _zip(path, stream)
         else:
-            member = _member(path.name, path.stat().st_size, partial(path.open, "rb"), _ByteCounter(path))
+            member = _member(path.name, path.stat().st_size, partial(path.open, "rb"), _ByteCounter(path), path)
             yield Container("file", (member,))
 
 
-def _member(name: str, size: int, opener: Callable[[], Any], counter: _ByteCounter) -> Member:
+def _member(name: str, size: int, opener: Callable[[], Any], counter: _ByteCounter, file: Path | None = None) -> Member:
     def open_counted() -> BinaryIO:
         with _translate_errors(counter.path, name):
             return io.BufferedReader(_CountedStream(opener(), counter, name), 1 << 16)
 
-    return Member(name, size, open_counted)
+    return Member(name, size, open_counted, file)
 
 
 def _folder(path: Path) -> Container:
     counter = _ByteCounter(path)
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-    members = (
-        _member(name, file.stat().st_size, partial(file.open, "rb"), counter)
-        for name, file in files
-        if _is_visible(name)
-    )
-    return Container("folder", tuple(members))
+    with _translate_errors(path):
+        files = sorted((file.relative_to(path).as_posix(), file) for file in _walk(path))
+        members = [
+            _member(name, file.stat().st_size, partial(file.open, "rb"), counter, file)
+            for name, file in files
+            if _is_visible(name) or _is_hidden_file(name)
+        ]
+    return _container("folder", path, members)
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield the files of a folder, also those of folders that it links to. Hidden folders are left out."""
+    seen, count = set(), 0
+    for folder, folders, files in os.walk(path, onerror=_raise, followlinks=True):
+        folders[:] = sorted(name for name in folders if _is_visible(name))
+        identity = os.path.realpath(folder)
+        if identity in seen:  # a link to a folder that was read before, or to one above
+            folders.clear()
+            continue
+        seen.add(identity)
+        count += len(files)
+        _check_count(path, count)
+        for name in files:
+            file = Path(folder, name)
+            if _is_visible(name) and not file.is_file():
+                raise DataError(f"{file} is a broken link or no regular file: remove it")
+            if file.is_file():
+                yield file
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _zip(path: Path, stream: BinaryIO) -> Container:
     counter = _ByteCounter(path)
     with _translate_errors(path):
-        archive = zipfile.ZipFile(stream)
-    entries = {_safe_name(path, entry.filename): entry for entry in archive.infolist() if not entry.is_dir()}
-    members = [_member(name, entry.file_size, partial(archive.open, entry), counter) for name, entry in entries.items()]
-    _check_count(path, len(members))
-    visible = sorted((member for member in members if _is_visible(member.name)), key=lambda member: member.name)
-    return Container("zip", tuple(visible), archive.comment)
+        archive = open_zip(stream, path)
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    _check_count(path, len(entries))
+    members = [
+        _member(_safe_name(path, entry.filename), entry.file_size, partial(archive.open, entry), counter)
+        for entry in entries
+    ]
+    return _container("zip", path, sorted(members, key=lambda member: member.name), archive.comment)
 
 
 def _gzip(path: Path, unpacked: BinaryIO) -> Container:
@@ -181,17 +232,24 @@ def _gzip(path: Path, unpacked: BinaryIO) -> Container:
     return Container("gzip", (_member(name, path.stat().st_size, partial(gzip.open, path), counter),))
 
 
-class _TarStream:
-    """A tar file's stream. While the members are listed, it refuses to read a header that could fill the memory."""
+class _Part(io.RawIOBase):
+    """A part of a stream that several members share."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self._stream, self._path, self.listing = stream, path, True
-        self.seek, self.tell = stream.seek, stream.tell
+    def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
+        self._stream, self._position, self._end = stream, offset, offset + size
 
-    def read(self, size: int = -1) -> bytes:
-        if self.listing and not 0 <= size <= MAX_TAR_HEADER_BYTES:
-            raise DataError(f"{self._path} has a header of {size:,} bytes and may be an archive bomb: {TRUSTED_COPY}")
-        return self._stream.read(size)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), self._end - self._position)
+        self._stream.seek(self._position)
+        content = self._stream.read(wanted)
+        if wanted and not content:
+            raise EOFError("it is truncated")
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
 
 
 def _tar(path: Path, stream: BinaryIO, counter: _ByteCounter) -> Container:
@@ -200,18 +258,25 @@ def _tar(path: Path, stream: BinaryIO, counter: _ByteCounter) -> Container:
     Members keep the order of the archive: seeking backwards in a gzipped tar file decompresses it from the start.
     """
     members = []
-    source = _TarStream(stream, path)
     with _translate_errors(path):
-        archive = tarfile.open(fileobj=source, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
-        for number, entry in enumerate(archive):
+        for number, file in enumerate(list_files(stream, path, MAX_TOTAL_BYTES)):
             _check_count(path, number)
-            if entry.offset_data + entry.size > MAX_TOTAL_BYTES:
-                raise _zip_bomb(path)
-            if entry.isfile():
-                opener = partial(archive.extractfile, entry)
-                members.append(_member(_safe_name(path, entry.name), entry.size, opener, counter))
-    source.listing = False
-    return Container("tar", tuple(member for member in members if _is_visible(member.name)))
+            opener = partial(_Part, stream, file.offset, file.size)
+            members.append(_member(_safe_name(path, file.name), file.size, opener, counter))
+    return _container("tar", path, members)
+
+
+def _container(kind: str, path: Path, members: list[Member], comment: bytes = b"") -> Container:
+    """Check the names of an archive's members, and separate the hidden ones."""
+    repeated = [name for name, count in Counter(member.name for member in members).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path} contains {repeated[0]} twice: unpack it, check both and pass the folder")
+    unusual = [member.name for member in members if not NAME.fullmatch(member.name)]
+    if unusual:
+        raise DataError(f"{path} contains a file with the unusual name {shorten(ascii(unusual[0]), 80)}: rename it")
+    visible = tuple(member for member in members if _is_visible(member.name))
+    hidden = tuple(member for member in members if _is_hidden_file(member.name))
+    return Container(kind, visible, comment, hidden)
 
 
 def _check_count(path: Path, count: int) -> None:
@@ -228,12 +293,20 @@ def _safe_name(path: Path, name: str) -> str:
     """
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match("[A-Za-z]:", plain) or ".." in plain.split("/"):
-        raise DataError(f"{path} contains a file named {name!r}, which points outside the archive: {TRUSTED_COPY}")
+        raise DataError(
+            f"{path} contains a file named {shorten(repr(name), 80)}, which points outside the archive: {TRUSTED_COPY}"
+        )
     return PurePosixPath(plain).as_posix()
 
 
 def _is_visible(name: str) -> bool:
     return not any(part.startswith(".") or part in IGNORED_NAMES for part in name.split("/"))
+
+
+def _is_hidden_file(name: str) -> bool:
+    """Whether a file outside hidden folders is hidden. The files ._NAME contain metadata of macOS."""
+    *folders, file = name.split("/")
+    return file.startswith(".") and not file.startswith("._") and _is_visible("/".join(folders) or "x")
 
 
 def pack(folder: Path, target: Path) -> None:

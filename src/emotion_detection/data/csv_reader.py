@@ -1,6 +1,7 @@
 """Read fer2013.csv and similar tables, which have one line of text per face."""
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from emotion_detection.errors import DataError
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 # A row of 2,304 numbers has at most 9,300 bytes. The limit keeps a file without line ends from filling the memory.
 MAX_LINE_BYTES = 1 << 16
+MAX_ROWS = 100_000
+# Some programs write an empty line after each row.
+MAX_EMPTY_LINES = 1000  # more than the rows before them
 LABEL_OF_TEXT = {str(label).encode(): label for label in range(len(EMOTIONS))}
 SPLIT_OF_USAGE = {b"Training": 0, b"PublicTest": 1, b"PrivateTest": 2}
+HEADLESS = re.compile(rb"[^\n]{0,40}?(\d{1,3}[ ]){64}")  # the start of a row with pixels
 FERPLUS_COLUMNS = {"image name", "neutral", "happiness", "contempt"}  # some columns of FER+'s fer2013new.csv
 
 
@@ -42,11 +47,23 @@ def is_table(head: bytes) -> bool:
     return "pixels" in names or names >= FERPLUS_COLUMNS
 
 
+def has_labels(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a table with pixels and emotions."""
+    return {"pixels", "emotion"} <= set(column_names(head.split(b"\n", 1)[0]))
+
+
+def is_headless(head: bytes) -> bool:
+    """Whether a file starts with a row of pixels, like the second part of a table that was split."""
+    return HEADLESS.match(head) is not None
+
+
 def read_table(stream: BinaryIO, name: str) -> Table:
     """Read a table; error messages start with `name`. 35,887 rows take about 2.5 s and 100 MB of memory."""
     md5 = hashlib.md5(usedforsecurity=False)
     header = stream.readline(MAX_LINE_BYTES)
     md5.update(header)
+    if b"\r" in header.strip():
+        raise DataError(f"{name} has the line ends of old Macs (CR): save it with the line ends of Unix or Windows")
     rows = _Rows(name, column_names(header))
     for line in tqdm(_lines(stream), desc=name, unit=" rows", unit_scale=True, disable=None):
         md5.update(line)
@@ -66,7 +83,7 @@ class _Rows:
         self._check_columns()
         self._emotion, self._pixels = names.index("emotion"), names.index("pixels")
         self._usage = names.index("usage") if "usage" in names else None
-        self._row = 0
+        self._row = self._empty = 0
         self._images, self._labels, self._splits = bytearray(), bytearray(), bytearray()
 
     def _check_columns(self) -> None:
@@ -79,15 +96,28 @@ class _Rows:
                 f"{self.name} has no emotion column, like the competition's test.csv, "
                 "so it cannot be used for training: use fer2013.csv"
             )
+        repeated = [name for name in ("emotion", "pixels", "usage") if self.columns.count(name) > 1]
+        if repeated:
+            raise DataError(f"{self.name} has two columns {repeated[0]}: remove the wrong one")
 
     def add(self, line: bytes) -> None:
         self._row += 1
         if not line.strip():
+            self._skip_empty_line()
             return
+        if len(self._labels) == MAX_ROWS:
+            raise DataError(
+                f"{self.name} has more than {MAX_ROWS:,} rows, more than any copy of FER-2013: pass only the data set"
+            )
         try:
             self._add(line)
         except ValueError as error:
             raise DataError(self._error_message(line, str(error))) from error
+
+    def _skip_empty_line(self) -> None:
+        self._empty += 1
+        if self._empty > MAX_EMPTY_LINES + len(self._labels):
+            raise DataError(f"{self.name} has more than {MAX_EMPTY_LINES:,} empty lines: download it again")
 
     def _add(self, line: bytes) -> None:
         fields = [field.strip(b' "\t\r\n') for field in line.split(b",")]

@@ -1,7 +1,7 @@
 """Labeled faces in memory, and the npz file that training reads."""
 
 import hashlib
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from emotion_detection.arrays import Images, Labels
 from emotion_detection.atomic import atomic_output
-from emotion_detection.emotions import IMAGE_SIZE, SPLITS
-from emotion_detection.errors import DataError
+from emotion_detection.decoding.npz import Header, NpzError, open_npz
+from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE, SPLITS
+from emotion_detection.errors import DataError, shorten
 
 NO_SPLIT = 255  # the source does not assign the row to a split
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -48,32 +49,42 @@ def save(faces: Faces, path: Path) -> None:
 
 
 def load(path: Path) -> Faces:
-    """Read a file that `save` wrote. Raise DataError if it is missing, damaged or of another kind."""
+    """Read a file that `save` wrote. Raise DataError if it is missing, damaged or of another kind.
+
+    The arrays are compared with what is expected before memory is allocated for them.
+    """
     if not path.is_file():
         raise DataError(f"{path} does not exist: run `dvc repro prepare`")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            faces = Faces(*(arrays[name] for name in ARRAYS))
-    # TypeError: np.load returns an array for an .npy file, which is not a context manager.
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a complete faces file: delete it and run `dvc repro prepare`") from error
-    _check_arrays(faces, path)
+        with open_npz(path) as arrays:
+            _check_arrays(arrays.headers, path)
+            faces = Faces(*(arrays.read(name) for name in ARRAYS))
+    except (OSError, NpzError) as error:
+        raise DataError(
+            f"{path} is not a complete faces file ({shorten(error)}): delete it and run `dvc repro prepare`"
+        ) from error
+    if (faces.labels >= len(EMOTIONS)).any() or not np.isin(faces.splits, (TRAIN, VAL, TEST, NO_SPLIT)).all():
+        raise DataError(f"{path} has a label or a split that does not exist: delete it and run `dvc repro prepare`")
     return faces
 
 
-def _check_arrays(faces: Faces, path: Path) -> None:
-    rows = len(faces.images)
+def _check_arrays(headers: Mapping[str, Header], path: Path) -> None:
+    rows = headers["images"].shape[:1] if "images" in headers else ()
     expected = [
-        (np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE)),
-        (np.uint8, (rows,)),
-        (np.uint8, (rows,)),
-        (np.bool_, (rows,)),
+        (np.uint8, (*rows, IMAGE_SIZE, IMAGE_SIZE)),
+        (np.uint8, rows),
+        (np.uint8, rows),
+        (np.bool_, rows),
     ]
     for name, (dtype, shape) in zip(ARRAYS, expected, strict=True):
-        array = getattr(faces, name)
-        if array.dtype != dtype or array.shape != shape:
+        header = headers.get(name)
+        if header is None:
             raise DataError(
-                f"{path}: {name} is {array.dtype}{array.shape} instead of {np.dtype(dtype)}{shape}: "
+                f"{path} is not a complete faces file (it has no {name}): delete it and run `dvc repro prepare`"
+            )
+        if header != (np.dtype(dtype), shape):
+            raise DataError(
+                f"{path}: {name} is {shorten(header.dtype, 40)}{header.shape} instead of {np.dtype(dtype)}{shape}: "
                 "delete the file and run `dvc repro prepare`"
             )
 

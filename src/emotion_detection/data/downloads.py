@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotion_detection.errors import DataError
+from emotion_detection.errors import FORBIDDEN, FULL, DataError, describe_os_error
 
 KAGGLE = "msambare/fer2013"
 HUGGINGFACE = "AutumnQiu/fer2013"
@@ -22,6 +22,8 @@ def download(source: str, folder: Path) -> Path:
         return fetch(folder.resolve())
     # The libraries raise errors of their own, of requests and of httpx; each means that the download failed.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (*FULL, *FORBIDDEN):
+            raise DataError(f"cannot download {page}, because {describe_os_error(error)}") from error
         raise DataError(
             f"cannot download {page} from {source} ({_reason(error)}): check the network and repeat the command, "
             "or download the files with a browser and pass their path"

@@ -51,7 +51,7 @@ def split_faces(faces: Faces, *, val_fraction: float, test_fraction: float) -> F
 
 def _split_by_fraction(faces: Faces, rows: NDArray[np.bool_], fractions: dict[int, float]) -> Faces:
     """Distribute the selected rows over the splits; the last split gets the rest."""
-    hashes, inverse, copies = np.unique(_image_hashes(faces.images[rows]), return_inverse=True, return_counts=True)
+    hashes, inverse, copies = np.unique(image_hashes(faces.images[rows]), return_inverse=True, return_counts=True)
     # Copies may have different labels. The smallest one counts for all of them, in any order of the rows.
     image_labels = np.full(len(hashes), len(EMOTIONS))
     np.minimum.at(image_labels, inverse, faces.labels[rows])
@@ -75,7 +75,7 @@ def drop_leaks(faces: Faces) -> tuple[Faces, dict[str, int]]:
     remaining faces and the number of rows: train_dropped, val_dropped, val_copied and test_copied. The copied rows
     are counted before any row is dropped.
     """
-    hashes = _image_hashes(faces.images)
+    hashes = image_hashes(faces.images)
     train, val, test = (faces.splits == split for split in (TRAIN, VAL, TEST))
     copied = (val | test) & np.isin(hashes, hashes[train])
     train_dropped = train & np.isin(hashes, hashes[val | test])
@@ -92,7 +92,7 @@ def drop_leaks(faces: Faces) -> tuple[Faces, dict[str, int]]:
 
 def find_duplicates(faces: Faces) -> Duplicates:
     """Find identical images, those with conflicting labels, and blank images."""
-    hashes, inverse, copies = np.unique(_image_hashes(faces.images), return_inverse=True, return_counts=True)
+    hashes, inverse, copies = np.unique(image_hashes(faces.images), return_inverse=True, return_counts=True)
     by_image = np.argsort(inverse, kind="stable")
     starts = np.cumsum(copies)[:-1]
     groups = [rows for rows in np.split(by_image, starts) if len(rows) > 1]
@@ -110,7 +110,7 @@ def _conflicting(groups: Sequence[NDArray[np.intp]], labels: Labels) -> list[NDA
     return [rows for rows in groups if len(np.unique(labels[rows])) > 1]
 
 
-def _image_hashes(images: Images) -> NDArray[np.uint64]:
+def image_hashes(images: Images) -> NDArray[np.uint64]:
     """A 64-bit hash of the pixels of each image, u64 (n,). The probability of a collision in FER-2013 is 4e-11."""
     digests = b"".join(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
     return np.frombuffer(digests, "<u8")

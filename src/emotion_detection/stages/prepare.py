@@ -48,15 +48,15 @@ def prepare(paths: PreparePaths) -> None:
             raise DataError(f"the {split} split is empty: add data to {paths.data} or change prepare.*_fraction")
     duplicates = find_duplicates(all_faces)
     report = describe(raw, all_faces, faces, duplicates) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
-    with atomic_output(paths.figures) as folder:
+    # All outputs get their names at the end, so that a full disk leaves the previous ones.
+    with atomic_output(paths.figures) as folder, atomic_output(paths.report) as temporary:
         folder.mkdir()
         figures.classes_per_split(faces, folder / "classes.png")
         figures.contact_sheet(faces, folder / "contact_sheet.png")
         figures.duplicates_sheet(all_faces, duplicates.groups, path=folder / "duplicates.png")
-    with atomic_output(paths.report) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
-    save(faces, paths.faces)
-    print(f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}")
+        save(faces, paths.faces)
+    print("\n".join([f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}", *raw.notes]))
 
 
 def describe(raw: RawData, all_faces: Faces, faces: Faces, duplicates: Duplicates) -> dict[str, object]:
