@@ -1,5 +1,6 @@
 """An output is complete or absent, and a failure keeps its previous content."""
 
+import errno
 import os
 
 import pytest
@@ -106,3 +107,59 @@ def test_file_does_not_replace_folder(tmp_path):
         temporary.write_text("a file")
     assert contents(tmp_path) == {"report/kept": "new"}
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_full_disk_names_the_output(tmp_path):
+    with pytest.raises(OSError, match="No space left") as error, atomic_output(tmp_path / "model.onnx"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert error.value.filename == str(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_failed_rename_keeps_the_old_folder(tmp_path, monkeypatch, renamed):
+    replace, calls = os.replace, []
+
+    def refuse_one(source, target):
+        calls.append(source)
+        if len(calls) == renamed + 1:
+            raise OSError(errno.EIO, "not permitted")
+        replace(source, target)
+
+    write_folder(tmp_path / "model", "kept")
+    monkeypatch.setattr(os, "replace", refuse_one)
+    with pytest.raises(OSError, match="not permitted"), atomic_output(tmp_path / "model") as temporary:
+        write_folder(temporary, "fresh")
+    assert contents(tmp_path) == {"model/kept": "new"}
+
+
+def test_folder_of_a_process_killed_while_renaming_is_restored(tmp_path):
+    write_folder(tmp_path / "previous-model", "kept")
+    with pytest.raises(RuntimeError), atomic_output(tmp_path / "model"):
+        raise RuntimeError
+    assert contents(tmp_path) == {"model/kept": "new"}
+
+
+def test_output_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
+    events = []
+
+    def recorded(name):
+        original = getattr(os, name)
+
+        def call(*arguments):
+            events.append(name)
+            return original(*arguments)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, recorded(name))
+    with atomic_output(tmp_path / "model") as temporary:
+        write_folder(temporary, "a", "b")
+    assert events == ["fsync", "fsync", "fsync", "replace", "fsync"]  # folder, two files; then the parent folder
+
+
+def test_read_only_files_can_be_an_output(tmp_path):
+    with atomic_output(tmp_path / "model.onnx") as temporary:
+        temporary.write_text("new")
+        temporary.chmod(0o444)
+    assert contents(tmp_path) == {"model.onnx": "new"}

@@ -1,6 +1,10 @@
 """A function as a command: flags from its signature, one line for each mistake."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,3 +65,35 @@ def test_users_mistake_is_one_line_with_status_1(capsys):
         run_command(fail, ["data.csv"])
     assert end.value.code == 1
     assert capsys.readouterr().err == "error: data.csv is empty\n"
+
+
+# A stage, which prints how it ends, and DVC as its parent.
+STAGE = """
+import os, signal, sys, time
+from emotion_detection import command_line
+
+def stage():
+    print("started", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt as error:
+        print(type(error).__name__, error, flush=True)
+        raise
+
+command_line.POLL_S = 0.05
+command_line.run_command(stage, [])
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.parametrize("whom", ["stage", "dvc"])
+def test_stage_ends_on_sigterm_and_with_dvc(whom):
+    command = [sys.executable, "-c", STAGE] if whom == "stage" else [sys.executable, "-c", PARENT, STAGE]
+    environment = os.environ | {"DVC_STAGE": "train"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "started\n"
+        run.send_signal(signal.SIGTERM if whom == "stage" else signal.SIGKILL)
+        printed = run.stdout.read()  # until the stage, which has the stream too, has ended
+    assert printed == "TerminatedError SIGTERM\n\nterminated; repeat the command to continue\n"
+    assert run.returncode == (143 if whom == "stage" else -signal.SIGKILL)

@@ -1,10 +1,18 @@
 """The train stage: when a checkpoint is resumed, and what the model folder contains."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+import yaml
+from tests.support.paths import ROOT
 from tests.training.conftest import TINY
 
+from emotion_detection.data.dataset import save
+from emotion_detection.errors import ConfigError, DataError
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.stages import train
 from emotion_detection.training.trainer import fit
@@ -42,3 +50,100 @@ def test_model_folder_contains_the_temperature_in_its_files(params, drawn, tmp_p
     assert run["temperature"] == classifier.temperature == result.temperature
     assert about.items() <= classifier.metadata.items()
     assert run["train"] == settings.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "stages: 3",
+        "stages: {train: {}}",
+        "stages: {train: {deps: [absent.py]}}",
+        "stages: {train: {deps: [1]}}",
+        "a: [",
+    ],
+)
+def test_damaged_pipeline_file_is_refused(tmp_path, text):
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"dvc\.yaml"):
+        train._key({}, "digest", tmp_path / "dvc.yaml")
+
+
+@pytest.mark.parametrize("content", [b"", b"../../etc", b"\xff\xfe", b"0" * 100_000])
+def test_damaged_run_id_is_ignored(tmp_path, content):
+    (tmp_path / "run_id").write_bytes(content)
+    assert train._unfinished_run(tmp_path) is None
+
+
+def write_inputs(folder, drawn, **settings):
+    """The files of a train stage with changed settings of `train`; returns its paths."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["train"] |= settings
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    save(drawn, folder / "faces.npz")
+    report = {"dataset": "sample", "digest": "0", "dvc_md5": "0"}
+    (folder / "report.json").write_text(json.dumps(report))
+    return train.TrainPaths(
+        params=folder / "params.yaml",
+        pipeline=folder / "dvc.yaml",
+        faces=folder / "faces.npz",
+        data_report=folder / "report.json",
+        data_figures=folder / "figures",
+        checkpoints=folder / "checkpoints",
+        model=folder / "model",
+    )
+
+
+REFUSE = """
+import sys
+from pathlib import Path
+from emotion_detection.errors import EmotionDetectionError
+from emotion_detection.stages.train import TrainPaths, train
+names = ("params.yaml", "dvc.yaml", "faces.npz", "report.json", "figures", "checkpoints", "model")
+try:
+    train(TrainPaths(*(Path(sys.argv[1]) / name for name in names)))
+except EmotionDetectionError as error:
+    print(error)
+print(sorted({"tensorflow", "keras", "mlflow"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"learning_rat": 0.1}, "train.learning_rat is not a parameter"),
+        ({"seed": 2**32}, "train.seed should be less than 4294967296"),
+        ({"batch_size": 512}, "train.batch_size is 512, but the train split has 14 faces"),
+    ],
+)
+def test_wrong_setting_is_refused_before_tensorflow_is_imported(drawn, tmp_path, settings, words):
+    write_inputs(tmp_path, drawn, **settings)
+    command = [sys.executable, "-c", REFUSE, str(tmp_path)]
+    message, imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words in message
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"dataset": "sample"}', "[" * 100_000])
+def test_damaged_data_report_is_refused(drawn, tmp_path, content):
+    paths = write_inputs(tmp_path, drawn)
+    paths.data_report.write_text(content)
+    with pytest.raises(DataError, match=r"report\.json is damaged"):
+        train.train(paths)
+
+
+@pytest.mark.slow
+def test_full_disk_keeps_the_last_model(params, drawn, tmp_path, monkeypatch):
+    settings = params.train.model_copy(update={**TINY, "epochs": 1, "batch_size": 8})
+    result = fit(settings, drawn, on_epoch=lambda _: None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.onnx").write_text("the last good one")
+
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(OSError, match="No space left") as error:
+        train.save(result, settings, {"run_id": "0", "temperature": "1"}, tmp_path / "model")
+    assert error.value.filename == str(tmp_path / "model")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "model.onnx"]

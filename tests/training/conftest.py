@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from emotion_detection.config import Train
-from emotion_detection.training.trainer import Epoch, TrainingResult, fit
+from emotion_detection.training.checkpoint import Epoch
+from emotion_detection.training.trainer import TrainingResult, fit
 
 # The smallest fer_resnet, without residual blocks: most of the time of a short training goes into building and tracing
 # its network.

@@ -1,5 +1,6 @@
 """Training targets combine labels and soft labels, and soft labels for other data or settings are refused."""
 
+import io
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from emotion_detection.config import Distillation
 from emotion_detection.errors import ConfigError, ModelError
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
+from emotion_detection.training.content_addressed import write_content_addressed
 from emotion_detection.training.distillation import (
     augmentation_settings,
     read_soft_labels,
@@ -185,3 +187,70 @@ def test_training_uses_soft_labels_of_augmented_faces(augmented, drawn):
     history = fit(augmented, drawn, on_epoch=lambda _: None).history
     # The cross-entropy of targets that sum to 1. Without the soft labels they would sum to 0.25, and so would the loss.
     assert 1.2 < history[0]["loss"] < 3
+
+
+def write_variant(folder, saved, **changes):
+    """A copy of a soft-label file with some arrays replaced; None removes one."""
+    with np.load(saved) as arrays:
+        content = {name: arrays[name] for name in arrays.files} | changes
+    stream = io.BytesIO()
+    np.savez(stream, **{name: array for name, array in content.items() if array is not None})
+    return write_content_addressed(stream.getvalue(), folder)
+
+
+def uniform(*shape):
+    return np.full(shape, 1 / 7, np.float16)
+
+
+def with_value(value):
+    probabilities = uniform(14, 7)
+    probabilities[3, 2] = value
+    return probabilities
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"probabilities": uniform(14, 1)}, r"\(14, 1\) instead of float16 probabilities of 14 faces"),
+        ({"probabilities": uniform(1, 7)}, r"\(1, 7\) instead of"),
+        ({"probabilities": uniform(7)}, r"\(7,\) instead of"),
+        ({"probabilities": uniform(2, 14, 7)}, r"\(2, 14, 7\) instead of"),
+        ({"probabilities": uniform(0, 7)}, r"\(0, 7\) instead of"),
+        ({"probabilities": uniform(14, 7).astype(np.float64)}, "float64"),
+        ({"probabilities": np.ones((14, 7), np.int8)}, "int8"),
+        ({"probabilities": np.full((14, 7), "x")}, "instead of float16"),
+        ({"probabilities": with_value(np.nan)}, "no probabilities"),
+        ({"probabilities": with_value(np.inf)}, "no probabilities"),
+        ({"probabilities": with_value(-0.1)}, "no probabilities"),
+        ({"probabilities": with_value(0.9)}, "no probabilities"),
+        ({"probabilities": uniform(14, 7) * 0}, "no probabilities"),
+        ({"probabilities": None}, "contains no soft labels"),
+        ({"faces": None}, "contains no soft labels"),
+        ({"faces": np.zeros(3)}, "contains no soft labels"),
+        ({"changes": np.array([0x7FFFFFFF], np.uint32).view("U1").reshape(())}, "contains no soft labels"),
+        ({"changes": np.array("{")}, "settings of its augmentation"),
+        ({"changes": np.array("[" * 5000)}, "settings of its augmentation"),
+        ({"changes": np.array("[]")}, "settings of its augmentation"),
+        ({"changes": np.array('{"batch_size": 0}')}, "settings of its augmentation"),
+        ({"changes": np.array('{"batch_size": 4}')}, r"\(14, 7\) instead of"),
+    ],
+)
+def test_damaged_soft_labels_are_refused(train_faces, saved, targets, tmp_path, changes, words):
+    path = write_variant(tmp_path, saved, **changes)
+    with pytest.raises(ModelError, match=words) as error:
+        targets(distillation(path), train_faces)
+    assert str(error.value).endswith("prints the settings for params.yaml")
+    assert len(str(error.value)) < 500
+
+
+def test_soft_labels_with_fewer_settings_are_refused(augmented, train_faces, tmp_path):
+    path = write_variant(tmp_path, augmented.distillation.soft_labels, changes=np.array('{"batch_size": 6}'))
+    with pytest.raises(ConfigError, match="was made with fewer settings"):
+        targets_of(augmented.model_copy(update={"distillation": distillation(path)}), train_faces)
+
+
+def test_soft_labels_of_objects_are_refused(train_faces, targets, tmp_path):
+    stream = io.BytesIO()
+    np.savez(stream, probabilities=np.array([{}] * 14, dtype=object), faces=np.array("x"))
+    with pytest.raises(ModelError, match=r"cannot be used .* contains objects"):
+        targets(distillation(write_content_addressed(stream.getvalue(), tmp_path)), train_faces)

@@ -1,11 +1,13 @@
 """A training starts with the weights of an earlier one, and weights of another network are refused."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 
 from emotion_detection.errors import ModelError
+from emotion_detection.training.content_addressed import write_content_addressed
 from emotion_detection.training.distillation import save_soft_labels
 from emotion_detection.training.initial_weights import load_initial_weights, save_initial_weights
 from emotion_detection.training.trainer import build_with, fit
@@ -63,3 +65,24 @@ def test_missing_and_renamed_files_are_refused(network, saved, tmp_path):
     renamed = shutil.copy(saved, tmp_path / "0123456789ab.npz")
     with pytest.raises(ModelError, match="was changed or renamed, its content belongs to"):
         load_initial_weights(network, renamed)
+
+
+def test_weights_that_are_not_finite_are_refused(network, tmp_path):
+    weights = network.get_weights()
+    weights[0] = np.full_like(weights[0], np.nan)
+    path = save_initial_weights(weights, tmp_path)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        load_initial_weights(network, path)
+
+
+def test_compressed_weights_are_refused(network, tmp_path):
+    stream = io.BytesIO()
+    np.savez_compressed(stream, *(weight.astype(np.float16) for weight in network.get_weights()))
+    path = write_content_addressed(stream.getvalue(), tmp_path)
+    with pytest.raises(ModelError, match="compressed"):
+        load_initial_weights(network, path)
+
+
+def test_folder_in_place_of_weights_is_refused(network, tmp_path):
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_initial_weights(network, tmp_path)

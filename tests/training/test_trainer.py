@@ -1,5 +1,6 @@
 """Training fits the data, resumes after an interruption, keeps the best epoch and never uses the test split."""
 
+import shutil
 from dataclasses import replace
 
 import keras
@@ -119,8 +120,8 @@ def test_interrupted_training_resumes_with_the_same_result(tiny, trained, drawn,
         with pytest.raises(Killed):
             fit(tiny, drawn, checkpoint=tmp_path, on_epoch=lambda row: seen.append(row["epoch"]))
     # An interrupted write of the checkpoint leaves such a folder.
-    (tmp_path / "epoch-0003.unfinished").mkdir()
-    (tmp_path / "epoch-0003.unfinished" / "history.json").write_text("[{")
+    (tmp_path / "unfinished-epoch-0003").mkdir()
+    (tmp_path / "unfinished-epoch-0003" / "history.json").write_text("[{")
 
     resumed = fit(tiny, drawn, checkpoint=tmp_path, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == [1, 2, 3]
@@ -129,7 +130,19 @@ def test_interrupted_training_resumes_with_the_same_result(tiny, trained, drawn,
     ]
     np.testing.assert_allclose(metrics(resumed.history), metrics(trained.result.history), rtol=1e-4)
     assert_same_weights(resumed.model, trained.result.model)
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002", "epoch-0003"]
+
+
+def test_damaged_state_costs_one_epoch(tiny, trained, drawn, tmp_path, caplog):
+    checkpoint = shutil.copytree(trained.checkpoint, tmp_path / "checkpoint")
+    (checkpoint / "epoch-0003" / "state.npz").write_bytes(b"")
+    (checkpoint / "epoch-9999").mkdir()
+    seen = []
+    result = fit(tiny, drawn, checkpoint=checkpoint, on_epoch=lambda row: seen.append(row["epoch"]))
+    assert seen == [3]
+    np.testing.assert_allclose(metrics(result.history), metrics(trained.result.history), rtol=1e-4)
+    assert_same_weights(result.model, trained.result.model)
+    assert "epoch-9999 cannot be used" in caplog.text
 
 
 def test_finished_training_is_not_repeated(tiny, trained, drawn):

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.config import check_params, load_params
-from emotion_detection.errors import ConfigError, UsageError
+from emotion_detection.decoding.yaml_text import parse_yaml, read_text
+from emotion_detection.errors import ConfigError, UsageError, shorten
 
 COLORS = {"-": "\033[31m", "+": "\033[32m", "@": "\033[36m"}
 PLAIN = "\033[0m"
@@ -30,8 +29,8 @@ def adopt(recipe: str = "", *, params: Path = Path("params.yaml")) -> None:
     if not recipe.strip():
         raise UsageError("FROM is missing: name a recipe, such as recipes/fer_resnet.yaml")
     load_params(params)  # reports errors that were there before the recipe
-    before = _read(params)
-    after = merged(before, _read(Path(recipe)), source=recipe)
+    before = read_text(params)
+    after = merged(before, read_text(Path(recipe)), source=recipe)
     if after == before:
         print(f"{params} already has every setting of {recipe}")
         return
@@ -48,17 +47,17 @@ def merged(params: str, recipe: str, *, source: str) -> str:
     editor.width = sys.maxsize  # never fold a line
     editor.preserve_quotes = True
     editor.representer.add_representer(type(None), _null)
+    if not isinstance(parse_yaml(recipe, source), dict):
+        raise ConfigError(f"{source} has no sections: write the settings under `train:`, as in params.yaml")
+    stream = io.StringIO()
     try:
         tree, fragment = editor.load(params), editor.load(recipe)
-    except YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(fragment, dict):
-        raise ConfigError(f"{source} has no sections: write the settings under `train:`, as in params.yaml")
-    _merge(tree, fragment)
-    stream = io.StringIO()
-    editor.dump(tree, stream)
+        _merge(tree, fragment)
+        editor.dump(tree, stream)
+    except Exception as error:  # ruamel raises many kinds for text that YAML 1.1 and YAML 1.2 read differently
+        raise ConfigError(f"{source} is not valid YAML 1.2: {shorten(error)}") from error
     # Validate the text as the stages will read it, not the tree.
-    check_params(yaml.safe_load(stream.getvalue()), source)
+    check_params(parse_yaml(stream.getvalue(), source), source)
     return stream.getvalue()
 
 
@@ -82,13 +81,6 @@ def _set(tree: Any, key: Any, value: Any) -> None:
     *_, comment, _ = tree.ca.items.get(key) or [None, None]
     if comment:
         comment.column = 0  # one space before the comment, instead of its previous column
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _difference(before: str, after: str, *, name: str, color: bool) -> Iterator[str]:

@@ -16,11 +16,13 @@ from cyclopts import Parameter
 from emotion_detection.atomic import atomic_output
 from emotion_detection.config import load_recipe
 from emotion_detection.data.dataset import load
+from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import DataError, ModelError, UsageError
+from emotion_detection.errors import DataError, ModelError, UsageError, shorten
 from emotion_detection.evaluation.model_card import model_card
 from emotion_detection.experiments.recipes import recipe_differences
 from emotion_detection.inference.classifier import EmotionClassifier
+from emotion_detection.inference.pretrained import SCORE_TAGS
 
 DATASET = "fer2013"
 FIGURES = ("confusion_test.png", "reliability_test.png", "learning_curves.png")
@@ -56,7 +58,7 @@ def release(paths: ReleasePaths) -> None:
     report_files = [paths.report / name for name in ("metrics.json", "classes.csv", *FIGURES)]
     check_files([paths.faces, paths.data_report, paths.recipe, model, paths.report / PREDICTIONS, *report_files])
     data = read_data_report(paths)
-    run = json.loads((paths.model / "run.json").read_text())
+    run = read_json(paths.model / "run.json", "run_id", "train")
     check_recipe(run, paths)
     check_report(paths)
     run |= {
@@ -87,7 +89,7 @@ def check_files(files: Iterable[Path]) -> None:
 
 def read_data_report(paths: ReleasePaths) -> dict[str, Any]:
     """Read the report of the prepare stage. Raises DataError if the data set is not FER-2013."""
-    data: dict[str, Any] = json.loads(paths.data_report.read_text())
+    data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
     if data["dataset"] != DATASET:
         raise DataError(
             f"{paths.model} is trained on {data['dataset']}, but the shipped model must be trained on {DATASET}: "
@@ -98,7 +100,9 @@ def read_data_report(paths: ReleasePaths) -> dict[str, Any]:
 
 def check_recipe(run: Mapping[str, Any], paths: ReleasePaths) -> None:
     """Raise ModelError if a setting of the recipe differs from the training."""
-    for difference in recipe_differences(load_recipe(paths.recipe).get("train", {}), run.get("train", {})):
+    if not isinstance(run["train"], dict):
+        raise DataError(f"{paths.model / 'run.json'} is damaged (train is no section): repeat `dvc repro`")
+    for difference in recipe_differences(load_recipe(paths.recipe).get("train", {}), run["train"]):
         raise ModelError(
             f"{paths.model} is not trained with {paths.recipe}: train.{difference.key} is {difference.recipe} in the "
             f"recipe and {difference.run} in the training. Set RECIPE to its recipe, or run "
@@ -109,8 +113,11 @@ def check_recipe(run: Mapping[str, Any], paths: ReleasePaths) -> None:
 def check_report(paths: ReleasePaths) -> None:
     """Raise ModelError if the report's predictions on val are not those of the model."""
     expected = EmotionClassifier(paths.model / "model.onnx").probabilities(load(paths.faces).of("val").images)
-    with (paths.report / PREDICTIONS).open(newline="") as stream:
-        rows = [[float(row[f"p_{emotion}"]) for emotion in EMOTIONS] for row in csv.DictReader(stream)]
+    try:
+        with (paths.report / PREDICTIONS).open(newline="") as stream:
+            rows = [[float(row[f"p_{emotion}"]) for emotion in EMOTIONS] for row in csv.DictReader(stream)]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{paths.report / PREDICTIONS} is damaged: run `make repro`") from error
     reported = np.array(rows)
     if reported.shape != expected.shape or np.abs(reported - expected).max() > PROBABILITY_TOLERANCE:
         raise ModelError(f"{paths.report} is the report of another model or of other faces: run `make repro`")
@@ -118,8 +125,11 @@ def check_report(paths: ReleasePaths) -> None:
 
 def write_card(folder: Path) -> None:
     """Write README.md from the other files of the folder."""
-    with (folder / "classes.csv").open(newline="") as stream:
-        classes = list(csv.DictReader(stream))
-    run, metrics = (json.loads((folder / name).read_text()) for name in ("run.json", "metrics.json"))
+    run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json", *SCORE_TAGS)
     megabytes = (folder / "model.onnx").stat().st_size / 1e6
-    (folder / "README.md").write_text(model_card(run, metrics, classes, megabytes=megabytes))
+    try:
+        with (folder / "classes.csv").open(newline="") as stream:
+            card = model_card(run, metrics, list(csv.DictReader(stream)), megabytes=megabytes)
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"the report of the model is damaged ({shorten(error)}): run `make repro`") from error
+    (folder / "README.md").write_text(card)

@@ -20,6 +20,8 @@ from emotion_detection.training.distillation import (
     save_soft_labels,
 )
 
+MAX_EPOCHS = 1000  # 28,709 faces then take 400 MB
+
 
 def soft_labels(
     *teachers: Path,
@@ -41,11 +43,14 @@ def soft_labels(
     """
     if not teachers:
         raise UsageError("teachers are missing: give one or more model.onnx files, or earlier soft labels (.npz)")
-    if epochs < 0:
-        raise UsageError(f"--epochs is {epochs}: use 1 or more, or omit it for the unchanged faces")
+    if not 0 <= epochs <= MAX_EPOCHS:
+        raise UsageError(
+            f"--epochs is {epochs}: use 1 or more, at most {MAX_EPOCHS}, or omit it for the unchanged faces"
+        )
     train_faces, (dataset,) = load(faces).of("train"), read_data_report(data_report, "dataset")
     if epochs:
         train = _load_train(params)
+        train.check_batch_size(len(train_faces))
         probabilities = label_augmented(teachers, train_faces, dataset, train, epochs)
         augmentation = augmentation_settings(train)
     else:

@@ -12,15 +12,18 @@ from cyclopts import Parameter
 from optuna.study import Study
 
 from emotion_detection.config import Params, load_params, load_recipe
-from emotion_detection.errors import UsageError
+from emotion_detection.errors import DEBUG, UsageError
 from emotion_detection.experiments import runs
 from emotion_detection.experiments.provenance import provenance, read_data_report
-from emotion_detection.experiments.urls import redact_uri
+from emotion_detection.experiments.store_location import sqlite_uri, store_uri
+from emotion_detection.redaction import redact_uri
 from emotion_detection.tuning import conflicts, finalists, plots, processes, search_space, worker
 from emotion_detection.tuning.report import Outcome, recipe, summary
 from emotion_detection.tuning.storage import translate_errors
 from emotion_detection.tuning.study import TrialMonitor, open_study, wait_for_attribute
 from emotion_detection.tuning.supervisor import Limits, OnBest, progress, supervise
+
+MAX_WORKERS = 256  # processes of one machine
 
 
 @Parameter(name="*")
@@ -70,8 +73,8 @@ def tune(options: TuneOptions) -> None:
     """
     params = load_params(options.params)
     search_space.check(params.tune.space, params.train)
-    if options.workers < 1:
-        raise UsageError(f"--workers is {options.workers}: use 1 or more")
+    if not 1 <= options.workers <= MAX_WORKERS:
+        raise UsageError(f"--workers is {options.workers}: use 1 or more, at most {MAX_WORKERS}")
     dataset, digest = read_data_report(options.data_report, "dataset", "digest")
     conflicts.check(params, options.faces)
     name = options.study or dataset
@@ -79,7 +82,7 @@ def tune(options: TuneOptions) -> None:
     with translate_errors(search.storage), reconciling(*search.studies):
         parent = None if new else wait_for_attribute(search.study, "run_id")
         if parent is not None and not runs.run_exists(parent):
-            print(f"{redact_uri(runs.store_uri())} has no run {parent}: the study gets a new run")
+            print(f"{redact_uri(store_uri())} has no run {parent}: the study gets a new run")
             parent = None
         tags = provenance() | {"dataset": dataset, "study": name, "storage": redact_uri(search.storage)}
         try:
@@ -100,7 +103,7 @@ def tune(options: TuneOptions) -> None:
 def _open(options: TuneOptions, params: Params, name: str, digest: str) -> tuple[Search, bool]:
     """The search, and whether it is new."""
     folder, private = _create_folders(options.out)
-    storage = options.storage or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{folder / 'study.db'}"
+    storage = options.storage or os.environ.get("OPTUNA_STORAGE") or sqlite_uri(folder / "study.db")
     definition = about(params, digest, options.recipes)
     study, new = open_study(storage, name, definition)
     retrained = None
@@ -169,7 +172,7 @@ def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_b
         [json.dumps(job)],
         count=search.options.workers,
         logs=search.private / phase,
-        environment={"OPTUNA_STORAGE": search.storage},
+        environment={"OPTUNA_STORAGE": search.storage, DEBUG: "1"},  # tracebacks go to the logs
     )
     return supervise(study, limits, workers, on_best)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from cyclopts import Parameter
 
 from emotion_detection.arrays import Probabilities
@@ -13,16 +14,26 @@ from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
 from emotion_detection.config import Evaluate, load_params
 from emotion_detection.data.dataset import Faces, load
+from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
+from emotion_detection.errors import DataError
 from emotion_detection.evaluation import figures, metrics
 from emotion_detection.evaluation.calibration import at_temperature
-from emotion_detection.evaluation.detector_crops import detect_pasted_faces
+from emotion_detection.evaluation.detector_crops import (
+    Conditions,
+    detect_in_conditions,
+    detect_pasted_faces,
+    end_to_end_rows,
+)
 from emotion_detection.experiments import runs
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.inference.detector import HaarDetector
 
 Predictions = dict[str, tuple[Faces, Probabilities]]  # split -> its faces and their probabilities
 Reports = dict[str, metrics.Report]  # split -> its scores
+
+END_TO_END_FACES = 1000  # enough for groups of 300
+CURVES = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate"}
 
 
 @Parameter(name="*")
@@ -45,9 +56,9 @@ def evaluate(paths: EvaluatePaths) -> None:
     params = load_params(paths.params).evaluate
     faces = load(paths.faces)
     history = read_history(paths.model / "history.csv")
-    run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
+    run_id = read_json(paths.model / "run.json", "run_id")["run_id"]
+    classifier = EmotionClassifier(paths.model / "model.onnx")
     with runs.start_run(run_id) as run:
-        classifier = EmotionClassifier(paths.model / "model.onnx")
         predictions = predict_splits(faces, classifier)
         reports = compute_reports(predictions, params)
         raw_reports = compute_reports(undo_calibration(predictions, classifier.temperature), params)
@@ -56,11 +67,12 @@ def evaluate(paths: EvaluatePaths) -> None:
         scores |= detector_scores(faces.of("test"), predictions["test"][1], classifier)
         with atomic_output(paths.report) as folder:
             write_report(folder, predictions, reports, scores)
-        run.log_scores(scores, history)
-        # The figures come last, so that an error while drawing loses neither the model nor the scores.
-        draw_figures(paths.report, predictions, reports, raw_reports)
-        figures.learning_curves(history, paths.report / "learning_curves.png")
+            write_csv(folder / "end_to_end.csv", end_to_end(faces.of("test"), classifier))
+            run.log_scores(scores, history)  # before the figures, so that an error while drawing does not lose them
+            draw_figures(folder, predictions, reports, raw_reports)
+            figures.learning_curves(history, folder / "learning_curves.png")
         run.log_folder(paths.report, "report")
+        run.note("Scores", "\n".join(f"- {summary(scores, split)}" for split in reports))
     for split in reports:
         print(summary(scores, split))
 
@@ -114,13 +126,25 @@ def detector_scores(test: Faces, probabilities: Probabilities, classifier: Emoti
     """The accuracy on the detector's crops of pasted faces, and on the original crops of the same faces."""
     detected, (crops,) = detect_pasted_faces(test.images, HaarDetector(), seed=0)
     if not detected.any():
-        return {"test_detected_share": 0.0}
+        return {"test_detected_share": 0.0, "test_found_and_read_right": 0.0}
     labels = test.labels[detected]
+    correct = classifier.probabilities(crops).argmax(1) == labels
     return {
         "test_detected_share": float(detected.mean()),
-        "test_detected_accuracy": float((classifier.probabilities(crops).argmax(1) == labels).mean()),
+        "test_found_and_read_right": float(correct.sum() / len(test)),
+        "test_detected_accuracy": float(correct.mean()),
         "test_detected_plain_accuracy": float((probabilities[detected].argmax(1) == labels).mean()),
     }
+
+
+def end_to_end(test: Faces, classifier: EmotionClassifier) -> Iterator[dict[str, object]]:
+    """The shares of faces that are found and read right in scenes of many sizes, turns and lights, as table rows."""
+    chosen = test[np.random.default_rng(0).permutation(len(test))[:END_TO_END_FACES]]
+    conditions = Conditions.draw(len(chosen), seed=0)
+    detected, crops = detect_in_conditions(chosen.images, conditions, HaarDetector(), seed=0)
+    correct = detected.copy()
+    correct[detected] = classifier.probabilities(crops).argmax(1) == chosen.labels[detected]
+    return end_to_end_rows(chosen.labels, conditions, detected, correct)
 
 
 def write_report(folder: Path, predictions: Predictions, reports: Reports, scores: dict[str, float]) -> None:
@@ -163,8 +187,15 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as stream:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    """Read the history of a training. Raises DataError if it is missing or damaged."""
+    try:
+        with path.open(newline="") as stream:
+            history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+        if history and all(row.keys() >= CURVES for row in history):
+            return history
+    except (OSError, ValueError, TypeError, csv.Error):
+        pass
+    raise DataError(f"{path} is missing or damaged: repeat `dvc repro`, which writes it")
 
 
 def summary(scores: dict[str, float], split: str) -> str:

@@ -3,25 +3,30 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
 from cyclopts import Parameter
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
 from emotion_detection.config import Train, load_params
 from emotion_detection.data.dataset import load
+from emotion_detection.decoding.json_text import read_json
+from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.emotions import SPLITS
-from emotion_detection.experiments import runs
+from emotion_detection.errors import ConfigError, shorten
 from emotion_detection.experiments.provenance import provenance
-from emotion_detection.training.initial_weights import save_initial_weights
-from emotion_detection.training.onnx_export import export_onnx
-from emotion_detection.training.optimizer import resolve_precision
-from emotion_detection.training.trainer import TrainingResult, fit
+
+if TYPE_CHECKING:
+    from emotion_detection.training.trainer import TrainingResult
+
+
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 @Parameter(name="*")
@@ -52,7 +57,13 @@ def train(paths: TrainPaths) -> None:
     """
     params = load_params(paths.params)
     faces = load(paths.faces)
-    data = json.loads(paths.data_report.read_text())
+    params.train.check_batch_size(len(faces.of("train")))
+    data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
+    # TensorFlow and MLflow take seconds to import. A wrong setting should be refused at once.
+    from emotion_detection.experiments import description, runs
+    from emotion_detection.training.optimizer import resolve_precision
+    from emotion_detection.training.trainer import fit
+
     settings = params.model_dump(include={"prepare", "train"})
     checkpoint = paths.checkpoints / _key(settings, data["digest"], paths.pipeline)
     tags = provenance() | {
@@ -61,10 +72,13 @@ def train(paths: TrainPaths) -> None:
         "dvc_md5": data["dvc_md5"],
         "precision": resolve_precision(params.train.precision),
     }
-    name = tags.get("dvc_experiment", f"{params.train.architecture} on {data['dataset']}")
+    counts = {split: len(faces.of(split)) for split in SPLITS}
+    described = description.describe(settings["train"], data["dataset"], counts, paths.pipeline.resolve().parent)
+    name = tags.get("dvc_experiment", described.name)
     with runs.start_run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
         _remember_run(checkpoint, run.id)
         run.log_params(settings)
+        run.note("Training", described.note)
         for split in SPLITS:
             split_faces = faces.of(split)
             arrays = (split_faces.images, split_faces.labels)
@@ -79,11 +93,14 @@ def train(paths: TrainPaths) -> None:
     shutil.rmtree(checkpoint)
 
 
-def save(result: TrainingResult, train: Train, about: dict[str, str], folder: Path) -> None:
+def save(result: "TrainingResult", train: Train, about: dict[str, str], folder: Path) -> None:
     """Write the model folder atomically.
 
     It contains model.keras, model.onnx (with `about` in its metadata), initial_weights/, history.csv and run.json.
     """
+    from emotion_detection.training.initial_weights import save_initial_weights
+    from emotion_detection.training.onnx_export import export_onnx
+
     with atomic_output(folder) as temporary:
         temporary.mkdir()
         result.model.save(temporary / "model.keras")
@@ -113,16 +130,27 @@ def _key(settings: Mapping[str, object], digest: str, pipeline: Path) -> str:
 def _code(pipeline: Path) -> dict[str, str]:
     """The content of each code file that the train stage depends on, by its path in the project."""
     project = pipeline.parent
-    dependencies = yaml.safe_load(pipeline.read_text())["stages"]["train"]["deps"]
-    paths = [project / name for name in dependencies if not name.startswith("build/")]
-    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    return {file.relative_to(project).as_posix(): file.read_text() for file in files}
+    try:
+        dependencies = [
+            name for name in read_yaml(pipeline)["stages"]["train"]["deps"] if not name.startswith("build/")
+        ]
+        paths = [project / name for name in dependencies]
+        files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+        return {file.relative_to(project).as_posix(): file.read_text() for file in files}
+    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{pipeline} does not list the files that stages.train depends on, or one cannot be read "
+            f"({shorten(error)}): restore it with git"
+        ) from error
 
 
 def _unfinished_run(checkpoint: Path) -> str | None:
+    """The ID of the run of a checkpoint. A damaged file is ignored: the training gets a new run."""
+    from emotion_detection.experiments import runs
+
     path = checkpoint / "run_id"
-    run_id = path.read_text() if path.exists() else None
-    return run_id if run_id and runs.run_exists(run_id) else None
+    run_id = path.read_text(errors="replace") if path.is_file() else ""
+    return run_id if RUN_ID.fullmatch(run_id) and runs.run_exists(run_id) else None
 
 
 def _remember_run(checkpoint: Path, run_id: str) -> None:

@@ -1,20 +1,27 @@
 """Soft labels: the probabilities of teacher models as a file, and the training targets made from them."""
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emotion_detection.arrays import Probabilities
 from emotion_detection.config import Distillation, Train, flatten
 from emotion_detection.data.dataset import Faces, digest
+from emotion_detection.decoding.npz import Header, Npz
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import ConfigError, ModelError
-from emotion_detection.training.content_addressed import read_content_addressed, write_content_addressed
+from emotion_detection.errors import ConfigError, ModelError, shorten
+from emotion_detection.training.content_addressed import file_digest, open_content_addressed, write_content_addressed
 
+SUM_TOLERANCE = 0.01  # of seven probabilities in float16
+Settings = dict[str, Any]  # of `augmentation_settings`, by dotted key
+
+MAX_DIFFERENCES = 5  # in an error message
+MAX_TEXT = 4 * 10_000  # bytes of a text: the settings of the augmentation have 200 characters
 UNCHANGED = ""  # in place of augmentation settings: the soft labels are those of the unchanged faces
 REMEDY = "`emotion-detection soft-labels` creates one and prints the settings for params.yaml"
 
@@ -34,7 +41,7 @@ def save_soft_labels(
     `augmentation` from `augmentation_settings`. They are stored as float16: three digits are enough, and those of
     28,000 faces take 400 kB.
     """
-    names = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in teachers]
+    names = [f"{path.name} {file_digest(path, REMEDY)}" for path in teachers]
     content = io.BytesIO()
     np.savez(
         content,
@@ -63,39 +70,80 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
     probabilities, augmentation = _read(path, faces)
     soft_labels = distillation.weight * _soften(probabilities, distillation)
     one_hot *= 1 - distillation.weight
-    if augmentation == UNCHANGED:
+    if augmentation is None:
         return one_hot + soft_labels, None
     _check_augmentation(augmentation, train, path)
     return one_hot, soft_labels
 
 
-def _check_augmentation(augmentation: str, train: Train, path: Path) -> None:
-    expected = flatten(json.loads(augmentation) | {"final_plain_fraction": 0})
+def _check_augmentation(augmentation: Settings, train: Train, path: Path) -> None:
+    expected = augmentation | {"final_plain_fraction": 0}
     actual = flatten(json.loads(augmentation_settings(train)) | {"final_plain_fraction": train.final_plain_fraction})
-    different = [f"train.{key} {value} (not {actual[key]})" for key, value in expected.items() if value != actual[key]]
-    if different:
-        raise ConfigError(
-            f"{path} was made with {', '.join(different)}: use the same settings, or another file ({REMEDY})"
-        )
+    different = [
+        f"train.{shorten(key, 50)} {shorten(value, 50)} (not {actual.get(key)})"
+        for key, value in expected.items()
+        if value != actual.get(key)
+    ]
+    if different or expected.keys() != actual.keys():
+        named = ", ".join(different[:MAX_DIFFERENCES]) or "fewer settings"
+        raise ConfigError(f"{path} was made with {named}: use the same settings, or another file ({REMEDY})")
 
 
 def read_soft_labels(path: Path, faces: Faces) -> Probabilities:
     """Read soft labels (n,7) of the unchanged faces. Raise ModelError if the file is not usable for these faces."""
     probabilities, augmentation = _read(path, faces)
-    if augmentation != UNCHANGED:
+    if augmentation is not None:
         raise ModelError(f"{path} contains soft labels for augmented faces only: use the models that made it")
     return probabilities
 
 
-def _read(path: Path, faces: Faces) -> tuple[Probabilities, str]:
-    """Return the probabilities and the augmentation settings."""
-    with np.load(io.BytesIO(read_content_addressed(path, REMEDY)), allow_pickle=False) as arrays:
-        if "faces" not in arrays:
+def _read(path: Path, faces: Faces) -> tuple[Probabilities, Settings | None]:
+    """Return the probabilities, and the settings of the augmentation or None for those of the unchanged faces."""
+    with open_content_addressed(path, REMEDY) as arrays:
+        made_for, text = _read_text(arrays, "faces"), _read_text(arrays, "changes")
+        is_text = made_for is not None and (text is not None or "changes" not in arrays.headers)
+        if not is_text or "probabilities" not in arrays.headers:
             raise ModelError(f"{path} contains no soft labels: {REMEDY}")
-        if str(arrays["faces"]) != digest(faces):
+        if made_for != digest(faces):
             raise ModelError(f"{path} was made for other training faces: {REMEDY}")
-        augmentation = str(arrays["changes"]) if "changes" in arrays else UNCHANGED  # absent in the oldest files
-        return arrays["probabilities"].astype(np.float32), augmentation
+        augmentation = _parse_settings(text, path) if text else None  # absent in the oldest files
+        _check_shape(arrays.headers["probabilities"], augmentation, len(faces), path)
+        probabilities = arrays.read("probabilities").astype(np.float32)
+    if not (probabilities >= 0).all() or not (np.abs(probabilities.sum(axis=-1) - 1) < SUM_TOLERANCE).all():
+        raise ModelError(f"{path} has rows that are no probabilities (NaN, negative or of another sum): {REMEDY}")
+    return probabilities, augmentation
+
+
+def _read_text(arrays: Npz, name: str) -> str | None:
+    """Return an array that is one text, or None if it is absent or something else."""
+    header = arrays.headers.get(name)
+    is_text = header and header.dtype.kind == "U" and header.dtype.isnative and header.shape == ()
+    if not header or not is_text or not 0 < header.dtype.itemsize <= MAX_TEXT:
+        return None
+    text = arrays.read(name)
+    # NumPy does not check the code points, and an invalid one can crash Python. All texts here are ASCII.
+    return str(text) if (text.reshape(1).view(np.uint32) < 128).all() else None
+
+
+def _parse_settings(text: str, path: Path) -> Settings:
+    """Return the settings of `augmentation_settings`, by dotted key."""
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
+        settings = flatten(json.loads(text))
+        if isinstance(settings.get("batch_size"), int) and settings["batch_size"] > 0:
+            return settings
+    raise ModelError(f"{path} does not contain the settings of its augmentation: {REMEDY}")
+
+
+def _check_shape(header: Header, augmentation: Settings | None, faces: int, path: Path) -> None:
+    """Compare the shape with the number of faces, and with the batch size that filled up the last batch."""
+    batch_size = augmentation["batch_size"] if augmentation else 1
+    rows, views = -(-faces // batch_size) * batch_size, header.shape[:-2]
+    is_expected = header == (np.dtype(np.float16), (*views, rows, len(EMOTIONS)))
+    if not is_expected or len(views) != (augmentation is not None) or 0 in views:
+        raise ModelError(
+            f"{path} contains {shorten(header.dtype, 40)}{shorten(header.shape, 60)} instead of float16 probabilities "
+            f"of {faces} faces: {REMEDY}"
+        )
 
 
 def _soften(probabilities: Probabilities, distillation: Distillation) -> Probabilities:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_detection.errors import ModelError
-from emotion_detection.training.content_addressed import read_content_addressed, write_content_addressed
+from emotion_detection.training.content_addressed import open_content_addressed, write_content_addressed
 
 REMEDY = (
     "copy the file that a training wrote into the folder initial_weights of its model without renaming it, "
@@ -29,14 +29,16 @@ def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path) -
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:
     """Set the weights of a model. Raise ModelError if the file is missing, damaged, or from another network."""
-    with np.load(io.BytesIO(read_content_addressed(path, REMEDY)), allow_pickle=False) as arrays:
-        if any(arrays[name].dtype != np.float16 for name in arrays.files):
+    expected = [weight.shape for weight in model.get_weights()]
+    with open_content_addressed(path, REMEDY) as arrays:
+        if any(header.dtype != np.float16 for header in arrays.headers.values()):
             raise ModelError(f"{path} contains no weights: {REMEDY}")
-        weights = [arrays[name].astype(np.float32) for name in arrays.files]
-    shapes, expected_shapes = ([array.shape for array in arrays] for arrays in (weights, model.get_weights()))
-    if shapes != expected_shapes:
-        raise ModelError(
-            f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride and "
-            "standardize, or another file"
-        )
+        if [header.shape for header in arrays.headers.values()] != expected:
+            raise ModelError(
+                f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride "
+                "and standardize, or another file"
+            )
+        weights = [arrays.read(name).astype(np.float32) for name in arrays.headers]
+    if not all(np.isfinite(weight).all() for weight in weights):
+        raise ModelError(f"{path} contains weights that are NaN or infinite: {REMEDY}")
     model.set_weights(weights)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
+from emotion_detection.errors import ModelError
 from emotion_detection.inference.classifier import EmotionClassifier
 
 logger = logging.getLogger(__name__)
@@ -46,14 +48,18 @@ def export_onnx(model: keras.Model, path: Path, *, about: Mapping[str, str] | No
 
     def save(graph: onnx.ModelProto) -> float:
         onnx.save(graph, temporary)
-        return float(np.abs(EmotionClassifier(temporary).probabilities(faces) - expected).max())
+        try:
+            return float(np.abs(EmotionClassifier(temporary).probabilities(faces) - expected).max())
+        except ModelError as error:  # such as probabilities that are NaN
+            logger.warning("the exported network cannot be used: %s", error)
+            return math.inf
 
     with atomic_output(path) as temporary:
         model.export(temporary, format="onnx", verbose=False)
         graph = onnx.load(temporary)
         _set_metadata(graph, about or {})
         exact = save(graph)
-        if not exact <= TOLERANCE:  # also if it is NaN
+        if not exact <= TOLERANCE:
             raise ArithmeticError(f"{path} would differ from the Keras model by {exact:.1e} in a probability")
         rounded = save(_with_float16_kernels(graph))
         if rounded <= HALF_TOLERANCE:

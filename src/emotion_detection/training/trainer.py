@@ -1,9 +1,6 @@
 """The training loop: train a network, validate it after every epoch and keep the best weights. It can be resumed."""
 
-import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +20,12 @@ from emotion_detection.evaluation.calibration import fit_temperature
 from emotion_detection.evaluation.metrics import macro_f1
 from emotion_detection.model.architectures import build, to_keras_layers
 from emotion_detection.training.augmentation import augmentation, batches
+from emotion_detection.training.checkpoint import Epoch, State, load_state, save_state
 from emotion_detection.training.distillation import targets
 from emotion_detection.training.distribution import Distribution
 from emotion_detection.training.initial_weights import load_initial_weights
 from emotion_detection.training.optimizer import compile_for, resolve_precision
 
-Epoch = dict[str, float]  # a row of the history: metric name -> value
 OnEpoch = Callable[[Epoch], None]
 
 PREDICT_BATCH_SIZE = 512
@@ -55,7 +52,9 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch:
 
     The state is saved to the folder `checkpoint` after every epoch. A call with the same arguments resumes from there,
     with the same result as without the interruption, and calls on_epoch for the new epochs only.
-    Raise DataError if a split is empty, DivergedError if the loss is NaN or infinite.
+    A damaged state is set aside, and the training continues from the one before it; see `checkpoint`.
+    Raise DataError if a split is empty, ConfigError if a batch is larger than the train split, and DivergedError if the
+    loss is NaN or infinite.
     """
     keras.utils.clear_session()  # a search trains many networks in a process
     trainer = _Trainer(train, faces)
@@ -89,6 +88,7 @@ class _Trainer:
         for split, split_faces in (("train", self._train_faces), ("val", self._val_faces)):
             if not len(split_faces):
                 raise DataError(f"the {split} split has no faces: check the data and run `dvc repro prepare`")
+        train.check_batch_size(len(self._train_faces))
         self._steps_per_epoch = -(-len(self._train_faces) // train.batch_size)
         self._distribution = Distribution()
         with self._distribution.scope():
@@ -190,38 +190,34 @@ class _Trainer:
         return scores, weights
 
     def save(self, checkpoint: Path) -> None:
-        """Write the state before deleting older ones, so that a killed process leaves a complete state."""
-        folder = checkpoint / f"epoch-{len(self.history):04d}"
-        unfinished = folder.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        self._model.save_weights(unfinished / "state.weights.h5")
-        np.savez(unfinished / "best.npz", *self.best_weights)
-        (unfinished / "history.json").write_text(json.dumps(self.history))
-        os.rename(unfinished, folder)
-        for older in _saved_states(checkpoint)[:-1]:
-            shutil.rmtree(older)
+        variables = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
+        save_state(State(variables, self.best_weights, self.history), checkpoint)
 
     def resume(self, checkpoint: Path) -> None:
-        states = _saved_states(checkpoint)
-        if not states:
+        """Continue after the newest complete state of the checkpoint, if there is one."""
+        state = load_state(
+            checkpoint,
+            variables=[tuple(variable.shape) for variable in self._variables],
+            weights=[tuple(weight.shape) for weight in self._model.weights],
+            epochs=self._train.epochs,
+        )
+        if state is None:
             return
-        self._model.load_weights(states[-1] / "state.weights.h5")
-        with np.load(states[-1] / "best.npz", allow_pickle=False) as best:
-            self.best_weights = [best[name] for name in best.files]
-        self.history = json.loads((states[-1] / "history.json").read_text())
+        for variable, value in zip(self._variables, state.variables, strict=True):
+            variable.assign(value)
+        self.best_weights, self.history = list(state.best_weights), state.history
         logger.info("resuming after epoch %d of %d, from %s", len(self.history), self._train.epochs, checkpoint)
+
+    @property
+    def _variables(self) -> list[keras.Variable]:
+        """What a training changes: the weights, and the step, momentum and moving averages of the optimizer."""
+        return [*self._model.weights, *self._model.optimizer.variables]
 
 
 def _predict(model: keras.Model, images: Images) -> Probabilities:
     parts = [images[start : start + PREDICT_BATCH_SIZE] for start in range(0, len(images), PREDICT_BATCH_SIZE)]
     # With several devices, each predicts all images, and the predictions are concatenated.
     return np.concatenate([model.predict_on_batch(part)[: len(part)] for part in parts])
-
-
-def _saved_states(checkpoint: Path) -> list[Path]:
-    """The complete states in a checkpoint folder, oldest first."""
-    return sorted(path for path in checkpoint.glob("epoch-*") if not path.suffix)
 
 
 def _class_weight(labels: Labels) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Any
 from emotion_detection.config import Categorical, Params, Train, flatten
 from emotion_detection.data.dataset import Faces, load
 from emotion_detection.errors import ConfigError
-from emotion_detection.training.content_addressed import read_content_addressed
+from emotion_detection.training.content_addressed import open_content_addressed
 from emotion_detection.training.distillation import targets
 from emotion_detection.tuning.search_space import Space, as_text
 
@@ -31,7 +31,9 @@ def check(params: Params, faces: Path) -> None:
 
 
 def _check_initial_weights(path: str, params: Params) -> None:
-    read_content_addressed(Path(path), "copy it again, or write `initial_weights: null` under train in params.yaml")
+    remedy = "copy it again, or write `initial_weights: null` under train in params.yaml"
+    with open_content_addressed(Path(path), remedy):
+        pass  # it is complete
     conflicts = _varied(NETWORK, params)
     if conflicts:
         raise ConfigError(

@@ -55,7 +55,7 @@ def study_name(search: str) -> str:
 
 def finalist_seeds(params: Params) -> list[int]:
     """The seeds of the finalists' trainings. The search uses train.seed, so it is not among them."""
-    return [params.train.seed + number for number in range(1, params.tune.finalist_seeds + 1)]
+    return [(params.train.seed + number) % 2**32 for number in range(1, params.tune.finalist_seeds + 1)]
 
 
 def best_trials(search: Study, count: int) -> list[FrozenTrial]:

@@ -31,7 +31,7 @@ class SeededSampler(BaseSampler):
         self._sampler: BaseSampler = RandomSampler()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        seed = self._tune.seed * 100_003 + _original_number(trial)
+        seed = (self._tune.seed * 100_003 + _original_number(trial)) % 2**32  # NumPy accepts no larger seeds
         if self._tune.sampler == "random" or _follows_duplicate(study, trial):  # TPE may draw the same point again
             self._sampler = RandomSampler(seed=seed)
         else:

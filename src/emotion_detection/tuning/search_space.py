@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from emotion_detection.config import Categorical, NumberRange, Train, flatten, unflatten
+from emotion_detection.decoding.yaml_text import parse_yaml
 from emotion_detection.errors import ConfigError
 
 Space = Mapping[str, NumberRange | Categorical]
@@ -118,7 +119,10 @@ def _extremes(dimension: NumberRange | Categorical) -> Sequence[Any]:
 
 
 def _parsed(values: Values) -> Values:
-    return {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in values.items()}
+    return {
+        key: parse_yaml(value, f"the study's {key}") if isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 def _with_values(base: Train, values: Values, *, source: str = "tune.space") -> Train:

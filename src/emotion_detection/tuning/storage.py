@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from emotion_detection.errors import StoreError
-from emotion_detection.experiments.urls import redact_uri
+from emotion_detection.redaction import find_login_fault, redact_uri, scrub
 
 PROXY_PORT = 13000
 CONNECT_TIMEOUT_S = 10
@@ -26,6 +26,9 @@ def connect_storage(uri: str) -> BaseStorage:
     """Connect to the storage at an address; StoreError names it if it cannot be used."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # results go to MLflow and to the progress bar
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
+    fault = find_login_fault(uri)
+    if fault:
+        raise _store_error(uri, ValueError(fault))
     with translate_errors(uri):
         try:
             address = make_url(uri)
@@ -47,7 +50,7 @@ def _store_error(uri: str, error: Exception) -> StoreError:
     # Optuna's message about a failed write suggests invalid data; the message of the database has the real reason.
     causes = (getattr(one, "orig", None) for one in (error, error.__cause__))
     original = next((cause for cause in causes if cause), error)
-    reason = " ".join(str(original).split())[:300] or type(error).__name__
+    reason = scrub(" ".join(str(original).split())[:300], uri) or type(error).__name__
     return StoreError(
         f"the storage {redact_uri(uri)} cannot be used ({reason}). Finished trials are kept: "
         "repair or start the storage and repeat the command, or choose another one with --storage"

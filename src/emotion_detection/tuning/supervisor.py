@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from emotion_detection.errors import EmotionDetectionError
+from emotion_detection.errors import EmotionDetectionError, TerminatedError
 from emotion_detection.tuning.processes import Worker
 from emotion_detection.tuning.study import FINISHED, TrialMonitor, is_exhausted
 
@@ -55,7 +55,8 @@ def progress(study: Study) -> Progress:
 def supervise(study: Study, limits: Limits, workers: Sequence[Worker], on_best: OnBest | None = None) -> bool:
     """Wait until all workers have exited, and show the progress; returns whether Ctrl-C was pressed.
 
-    Ctrl-C lets the running trials finish. A second Ctrl-C ends them at once and is raised, as is any other error.
+    Ctrl-C lets the running trials finish. A second Ctrl-C or SIGTERM ends them at once and is raised, as is any other
+    error.
     Raises EmotionDetectionError if the workers exited too early.
     """
     monitor = TrialMonitor(study)
@@ -72,8 +73,8 @@ def supervise(study: Study, limits: Limits, workers: Sequence[Worker], on_best: 
                             workers, f"{limits.minutes:g} minutes have passed: no new trial starts"
                         )
                     sleep(POLL_S)
-                except KeyboardInterrupt:
-                    if interrupted:
+                except KeyboardInterrupt as error:
+                    if interrupted or isinstance(error, TerminatedError):
                         raise
                     interrupted = _request_stop(workers, "finishing the running trials; press Ctrl-C again to end them")
             _update(study, limits, monitor, bar, on_best)
