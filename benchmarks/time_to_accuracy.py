@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import mlflow
 
-from emotion_detection.experiments.runs import store_uri
+from emotion_detection.experiments.store_location import store_uri
 
 MAX_EPOCH = 3  # times the median epoch; a longer epoch was interrupted
 

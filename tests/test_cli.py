@@ -7,7 +7,18 @@ import pytest
 
 from emotion_detection import cli
 
-COMMANDS = ("predict", "data", "adopt", "tune", "soft-labels", "release", "seed-registry", "draw-sample")
+COMMANDS = (
+    "predict",
+    "data",
+    "adopt",
+    "tune",
+    "soft-labels",
+    "release",
+    "compare",
+    "ui",
+    "seed-registry",
+    "draw-sample",
+)
 
 
 def test_help_names_every_subcommand(capsys):

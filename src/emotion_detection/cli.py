@@ -27,6 +27,8 @@ for name, function, summary in (
     ("tune", "tune:tune", "Search better settings with Optuna."),
     ("soft-labels", "soft_labels:soft_labels", "Let models label the training faces, for distillation."),
     ("release", "release:release", "Replace the shipped model by the pipeline's."),
+    ("compare", "compare:compare", "Compare the settings and scores of the latest trainings."),
+    ("ui", "ui:ui", "Start MLflow's web page with runs and models."),
     ("seed-registry", "seed_registry:seed_registry", "Put the shipped model into an empty model registry."),
     ("draw-sample", "draw_sample:draw_sample", "Draw the built-in sample data set."),
 ):

@@ -80,7 +80,8 @@ def test_run_of_the_shipped_model_has_its_scores_and_files(seeded):
 
 
 def test_shipped_model_has_the_tags_for_a_comparison(seeded):
-    result = registry.promote_if_better(seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    other = mlflow.MlflowClient().create_model_version(seeded.name, "file:///nowhere", tags=seeded.tags)
+    result = registry.promote_if_better(seeded.name, int(other.version), alias="champion", min_gain=0.1)
     score = float(seeded.tags["val_macro_f1"])
     assert result == (False, f"val_macro_f1 {score:.4f} does not beat {score:.4f} by 0.1")
 
@@ -96,7 +97,7 @@ def test_promotion_waits_for_the_store(seeded):
         with runs.exclusive_store():
             result = pool.submit(promote)
             assert wait([result], timeout=0.3).not_done
-        assert result.result(timeout=60)[0] is False
+        assert result.result(timeout=60) == (True, "it is the champion already")
 
 
 def test_seeding_again_changes_nothing(seeded, capsys):
@@ -133,6 +134,18 @@ def test_version_without_onnx_file_raises(seeded, tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda _: str(tmp_path / "empty"))
     with pytest.raises(ModelError, match=r"\(version 1\) contains no ONNX file"):
         registry.fetch(f"models:/{seeded.name}/1")
+
+
+def test_version_of_an_earlier_release_is_found(store, tmp_path):  # noqa: ARG001
+    """Earlier releases registered models of MLflow's flavor onnx."""
+    runs.connect()
+    client = mlflow.MlflowClient()
+    client.create_registered_model("faces")
+    folder = tmp_path / "mlruns" / "old"
+    folder.mkdir(parents=True)
+    shutil.copy(pretrained.MODEL, folder / "model.onnx")
+    client.create_model_version("faces", folder.as_uri())
+    assert registry.fetch("models:/faces/1").name == "model.onnx"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,12 @@ from mlflow.exceptions import MlflowException
 from tests.support.onnx_files import write_linear
 from tests.support.paths import ROOT
 
+from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import DataError, StoreError
+from emotion_detection.experiments.liveness import has_exited, this_host, this_process
 from emotion_detection.experiments.registry import promote_if_better, register
-from emotion_detection.experiments.runs import connect, start_run, store_uri
+from emotion_detection.experiments.runs import connect, start_run
+from emotion_detection.experiments.store_location import store_uri
 from emotion_detection.inference.classifier import EmotionClassifier
 
 HISTORY = [
@@ -112,6 +115,43 @@ def test_resumed_run_is_the_same_run(end):
     assert (ended.data.tags["first"], ended.data.tags["second"]) == ("yes", "yes")
     assert steps(first.id) == [1, 2]
     assert len(all_runs()) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_run_of_a_killed_process_is_ended_by_the_next_one():
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        pass
+    with start_run() as alive:
+        pass
+    with start_run() as dead:
+        pass
+    client = mlflow.MlflowClient()
+    for run, number in ((alive, os.getpid()), (dead, process.pid)):
+        client.set_terminated(run.id, "RUNNING")
+        client.set_tag(run.id, "process", this_process().replace(f"process {os.getpid()},", f"process {number},"))
+    with start_run():
+        pass
+    assert get_run(alive.id).info.status == "RUNNING"
+    assert get_run(dead.id).info.status == "KILLED"
+    assert get_run(dead.id).data.tags["ended_by"] == "its process was killed"
+
+
+@pytest.mark.parametrize(
+    "process", ["", "words", "another host, process 1, started 1", f"{this_host()}, process x, started 1"]
+)
+def test_process_of_another_host_counts_as_alive(process):
+    assert not has_exited(process)
+    assert not has_exited(this_process())
+
+
+@pytest.mark.usefixtures("store")
+def test_experiment_that_was_deleted_in_the_page_is_restored():
+    with start_run() as run:
+        pass
+    mlflow.MlflowClient().delete_experiment(get_run(run.id).info.experiment_id)
+    with start_run() as second:
+        pass
+    assert get_run(second.id).info.experiment_id == get_run(run.id).info.experiment_id
 
 
 @pytest.mark.usefixtures("store")
@@ -300,15 +340,17 @@ def test_registered_version_has_its_tags_and_run_and_predicts_the_same(tmp_path)
     expected = EmotionClassifier(path).probabilities(faces)
     tags = {"dataset": "sample", "val_macro_f1": "0.5"}
     with start_run() as run:
-        number = register(path, "faces", example=faces[..., None], probabilities=expected, tags=tags)
+        number = register(path, "faces", example=faces[..., None], tags=tags)
     stored = mlflow.MlflowClient().get_model_version("faces", str(number))
     assert (number, stored.run_id) == (1, run.id)
-    assert stored.tags == tags
+    assert stored.tags.items() >= tags.items()
     assert promote_if_better("faces", number, alias="best", min_gain=0.0)[0]
 
     loaded = mlflow.pyfunc.load_model("models:/faces@best")
-    (probabilities,) = loaded.predict(faces[..., None]).values()
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    answers = loaded.predict(faces[..., None])
+    assert all(tuple(answer) == EMOTIONS for answer in answers)
+    np.testing.assert_allclose([list(answer.values()) for answer in answers], expected, atol=1e-6)
+    assert loaded.metadata.get_output_schema().input_names() == list(EMOTIONS)
     (column,) = loaded.metadata.get_input_schema().inputs
     assert (column.type, column.shape) == (np.uint8, (-1, 48, 48, 1))
 

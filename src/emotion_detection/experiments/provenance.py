@@ -6,8 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-import yaml
-
+from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.errors import DataError
 
 
@@ -27,6 +26,11 @@ def provenance() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
+def committed(path: Path) -> str:
+    """The content of a file in the last commit; "" without git, without a commit or if the commit lacks the file."""
+    return _git("-C", str(path.parent), "show", f"HEAD:./{path.name}")
+
+
 def _git(*arguments: str) -> str:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
@@ -35,8 +39,11 @@ def _git(*arguments: str) -> str:
 
 
 def pinned_md5(pin: Path) -> str:
-    """The MD5 under which DVC stores the raw data, read from data.dvc."""
-    return str(yaml.safe_load(pin.read_text())["outs"][0]["md5"])
+    """The MD5 under which DVC stores the raw data, read from data.dvc. Raises DataError if it does not contain one."""
+    try:
+        return str(read_yaml(pin)["outs"][0]["md5"])
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{pin} contains no MD5 of the data: run `make data` or restore the file with git") from error
 
 
 def read_data_report(path: Path, *keys: str) -> list[str]:
@@ -44,5 +51,5 @@ def read_data_report(path: Path, *keys: str) -> list[str]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         return [report[key] for key in keys]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}): run `dvc repro prepare`, which writes it") from error

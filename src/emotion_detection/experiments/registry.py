@@ -1,23 +1,36 @@
 """MLflow's model registry: versions of a model, aliases such as "champion", and the model files."""
 
+import hashlib
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.metadata import version as installed_version
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import numpy as np
-import onnx
-from mlflow.models import infer_signature
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
-from emotion_detection.arrays import Probabilities
+from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
 from emotion_detection.errors import ModelError, StoreError, UsageError
 from emotion_detection.experiments.runs import connect, exclusive_store, translate_errors
+from emotion_detection.redaction import scrub
 
-# The packages that serve the file. Without this list MLflow spends ten seconds guessing them.
-SERVING_PACKAGES = ["mlflow", "numpy", "onnx", "onnxruntime"]
+# The packages that serve the model, in the versions that were tried. Without this list MLflow guesses for ten seconds.
+SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime")
+DIGEST = "onnx_sha256"  # a tag of logged models and versions: what a repeated registration looks for
+SCORES = ("val_macro_f1", "val_accuracy", "test_macro_f1", "test_accuracy")
+SERVED_MODEL = Path(__file__).with_name("served_model.py")  # MLflow copies and runs it
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, IMAGE_SIZE, IMAGE_SIZE, 1))]),
+    outputs=Schema([ColSpec(DataType.double, emotion) for emotion in EMOTIONS]),
+)
 MODEL_URI = re.compile("models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
 
@@ -50,30 +63,85 @@ def parse_model_uri(uri: str) -> ModelName:
     return ModelName(match["name"], match["alias"], int(match["version"]) if match["version"] else None)
 
 
-def register(
-    model: Path,
-    name: str,
-    *,
-    example: NDArray[np.uint8],
-    probabilities: Probabilities,
-    tags: Mapping[str, str],
-) -> int:
+def register(model: Path, name: str, *, example: NDArray[np.uint8], tags: Mapping[str, str]) -> int:
     """Log the ONNX file in the active run, register it as a version of `name`, and return the version's number.
 
-    The signature is inferred from `example`, uint8 (n, 48, 48, 1), and its probabilities. The tags are set on the
-    logged model and on the version.
+    example: faces, uint8 (n, 48, 48, 1), that MLflow shows as an input. The tags are set on the logged model and on the
+    version, and those that are scores become metrics of the model. A registration that was interrupted at any point is
+    completed: the same file of the same run is registered once.
     """
-    with translate_errors():
-        logged = mlflow.onnx.log_model(
-            onnx.load(model),
-            name="model",
-            signature=infer_signature(example, probabilities),
-            input_example=example,
-            metadata=dict(tags),
-            pip_requirements=SERVING_PACKAGES,
-            save_as_external_data=False,
-        )
-        return int(mlflow.register_model(logged.model_uri, name, tags=dict(tags)).version)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    about = {key: scrub(value) for key, value in tags.items()} | {DIGEST: digest}
+    with exclusive_store(), translate_errors():
+        run = mlflow.active_run().info
+        number = _registered(name, run.run_id, digest)
+        if number is None:
+            logged = _logged(run, digest) or _log(model, example, about)
+            _log_scores(run.run_id, logged, about)
+            number = int(mlflow.register_model(f"models:/{logged}", name, tags=about).version)
+        _describe(name, number, about)
+    return number
+
+
+def _registered(name: str, run_id: str, digest: str) -> int | None:
+    """The version that an earlier, interrupted registration of this file has created."""
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+    numbers = [int(one.version) for one in found if one.run_id == run_id and one.tags.get(DIGEST) == digest]
+    return min(numbers, default=None)
+
+
+def _logged(run: mlflow.entities.RunInfo, digest: str) -> str | None:
+    """The ID of the model that an interrupted registration of this file has logged. Unfinished ones are deleted."""
+    client = mlflow.MlflowClient()
+    finished = None
+    for model in client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'"):
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
+            _delete_files(model)
+        elif model.tags.get(DIGEST) == digest:
+            finished = str(model.model_id)
+    return finished
+
+
+def _delete_files(model: LoggedModel) -> None:
+    """Delete the files of a logged model from this machine. A server keeps them until `mlflow gc`."""
+    address = urlsplit(model.artifact_location)
+    if address.scheme == "file":
+        shutil.rmtree(unquote(address.path), ignore_errors=True)
+
+
+def _log(model: Path, example: NDArray[np.uint8], tags: Mapping[str, str]) -> str:
+    """Log the model in the active run and return its ID."""
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(SERVED_MODEL),
+        artifacts={"model": str(model)},
+        signature=SIGNATURE,
+        input_example=example,
+        metadata=dict(tags),
+        tags={DIGEST: tags[DIGEST]},
+        pip_requirements=[f"{package}=={installed_version(package)}" for package in SERVING_PACKAGES],
+    )
+    return str(logged.model_id)
+
+
+def _log_scores(run_id: str, model_id: str, tags: Mapping[str, str]) -> None:
+    """Show the run's scores on the model's page too. Points that the run has already are not added again."""
+    client = mlflow.MlflowClient()
+    points = [client.get_metric_history(run_id, key) for key in SCORES if key in tags]
+    latest = [max(history, key=lambda point: point.step) for history in points if history]
+    client.log_batch(run_id, [Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id) for one in latest])
+
+
+def _describe(name: str, number: int, tags: Mapping[str, str]) -> None:
+    """Write the scores that the alias depends on into the descriptions of the version and of the model."""
+    client = mlflow.MlflowClient()
+    scores = ", ".join(f"{key} {float(tags[key]):.4f}" for key in SCORES if key in tags)
+    if scores:
+        about = f"Trained on {tags.get('dataset', 'unknown data')}: {scores}."
+        client.update_model_version(name, str(number), f"{about} The alias is chosen by val_macro_f1.")
+    for key, value in tags.items():
+        client.set_model_version_tag(name, str(number), key, value)
 
 
 def promote_if_better(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
@@ -85,12 +153,20 @@ def promote_if_better(name: str, version: int, *, alias: str, min_gain: float) -
     with exclusive_store(), translate_errors():
         client = mlflow.MlflowClient()
         holder = client.get_registered_model(name).aliases.get(alias)
+        if holder and int(holder) == version:  # an earlier call was interrupted after it had moved the alias
+            return True, f"it is the {alias} already"
         candidate_tags = client.get_model_version(name, str(version)).tags
         holder_tags = client.get_model_version(name, holder).tags if holder else None
         promoted, reason = _compare(candidate_tags, holder_tags, min_gain)
         if promoted:
             client.set_registered_model_alias(name, alias, str(version))
+            client.update_registered_model(name, _describe_holder(alias, version, candidate_tags))
     return promoted, reason
+
+
+def _describe_holder(alias: str, version: int, tags: Mapping[str, str]) -> str:
+    scores = "".join(f", {key} {float(tags[key]):.4f}" for key in SCORES if key in tags)
+    return f"{alias}: version {version}{scores}. Answers the probability of each emotion for faces of 48x48 pixels."
 
 
 def _compare(candidate: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
@@ -115,6 +191,13 @@ def versions(name: str) -> list[Version]:
         stored = client.search_model_versions(f"name = '{name}'")
     newest_first = sorted(stored, key=lambda version: -int(version.version))
     return [_version(version, tuple(sorted(aliases.get(str(version.version), ())))) for version in newest_first]
+
+
+def model_names() -> list[str]:
+    """The names of all registered models."""
+    connect()
+    with translate_errors():
+        return sorted(model.name for model in mlflow.MlflowClient().search_registered_models())
 
 
 def resolve(uri: str) -> Version:

@@ -1,11 +1,14 @@
 """MLflow runs that survive a killed process and an unreachable server."""
 
+import hashlib
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads this variable when it is imported
 
@@ -13,108 +16,164 @@ import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from requests import RequestException
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from emotion_detection.arrays import Images, Labels
 from emotion_detection.atomic import atomic_output
 from emotion_detection.config import flatten
-from emotion_detection.errors import StoreError
-from emotion_detection.experiments.urls import redact_uri
+from emotion_detection.errors import StoreError, shorten
+from emotion_detection.experiments.liveness import has_exited, this_process
+from emotion_detection.experiments.relocation import ARTIFACTS, relocate
+from emotion_detection.experiments.store_location import sqlite_path, sqlite_uri, store_uri
+from emotion_detection.redaction import find_login_fault, redact_uri, scrub
 
+PROCESS = "process"  # the tag with the process that writes a run
+NOTE = "mlflow.note.content"  # the tag with the description of a run
 EXPERIMENT = "emotion-detection"
 SQLITE_TIMEOUT_S = 60  # how long to wait for another process that has locked the SQLite file
+LOCK_TIMEOUT_S = 600  # how long to wait for another process that registers a model
+CONNECT_TIMEOUT_S = 10  # for a database server
+EPOCH_TIMEOUT_S = 5  # for the metrics of an epoch, which can be logged later
+PATIENCE = 20  # after a call that failed, no epoch is logged for this many times its duration
 SYSTEM_METRICS_INTERVAL_S = 5  # training on the sample takes half a minute
+SCRUBBED_FILES = {".csv", ".json", ".log", ".md", ".txt", ".yaml", ".yml"}
+STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)
+# What to do, by a part of the error's text.
+REMEDIES = {
+    "is locked": "another process is using it: wait until it ends, or stop it, then repeat the command",
+    "could not be acquired": "another process is using it: wait until it ends, or stop it, then repeat the command",
+    "not a database": "move it away, or set MLFLOW_TRACKING_URI",
+    "malformed": "move it away, or set MLFLOW_TRACKING_URI",
+    "readonly": "make it and its folder writable, or set MLFLOW_TRACKING_URI",
+    "Read-only": "make it and its folder writable, or set MLFLOW_TRACKING_URI",
+    "Permission denied": "make it and its folder writable, or set MLFLOW_TRACKING_URI",
+    "disk is full": "free some space, then repeat the command",
+    "No space left": "free some space, then repeat the command",
+    "quota": "free some space, then repeat the command",
+    "too large": "free some space, then repeat the command",
+    "disk I/O error": "check that its disk is not full and can be written, then repeat the command",
+}
 
 logger = logging.getLogger(__name__)
 
 
-def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or else the project's SQLite file, whatever the working directory is."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project_folder() / 'mlflow.db'}"
-
-
-def _project_folder() -> Path:
-    """The folder with dvc.yaml. A queued DVC experiment runs in a temporary copy; DVC_ROOT names the original."""
-    working_directory = Path.cwd()
-    candidates = [working_directory, *working_directory.parents, *Path(__file__).resolve().parents]
-    projects = (folder for folder in candidates if (folder / "dvc.yaml").exists())
-    return Path(os.environ.get("DVC_ROOT") or next(projects, working_directory)).resolve()
-
-
 def connect() -> None:
-    """Point MLflow to the store and create the tables of a new SQLite store.
+    """Point MLflow to the store, and prepare a SQLite store: its tables, and its place if the project has moved.
 
-    Raises StoreError if the file is not a SQLite database.
+    Raises StoreError if the store cannot be used.
     """
     # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    _create_tables()
-    mlflow.set_tracking_uri(store_uri())
-    mlflow.set_registry_uri(store_uri())
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_S))
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
+    uri = store_uri()
+    fault = find_login_fault(uri)
+    if fault:
+        raise StoreError(f"MLFLOW_TRACKING_URI cannot be used: {fault}")
+    path = sqlite_path(uri)
+    if path is not None:
+        _prepare_file(path)
+    elif uri.startswith(("postgresql", "mysql", "mssql")):
+        _probe_database(uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL_S)
 
 
-def _create_tables() -> None:
-    """Create the tables of a new SQLite store, in one process at a time.
+def _probe_database(uri: str) -> None:
+    """Raise StoreError if a database does not respond. MLflow would retry for minutes and end with a traceback."""
+    with translate_errors():
+        engine = create_engine(uri)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
+def _prepare_file(path: Path) -> None:
+    """Create the tables of a new SQLite store, in one process at a time, and update the paths of a moved one.
 
     MLflow's migrations crash if two processes start them at once, and an interrupted migration cannot be repeated: the
     tables are created in another file, which then takes the place of the store.
     """
-    path = _sqlite_path()
-    if path is None:
-        return
-    with _file_lock(path, "lock"), translate_errors():
+    if make_url(sqlite_uri(path)).database != str(path):
+        raise StoreError(f"{path} cannot be the address of an MLflow store: rename its folder without % and ?")
+    with _file_lock(path, "lock", SQLITE_TIMEOUT_S), translate_errors():
         if path.stat().st_size == 0:
             with atomic_output(path) as unfinished:
-                _open_store(f"sqlite:///{unfinished}")
-        _open_store(store_uri())
+                _open_store(unfinished)
+        _open_store(path)
+        with _translate_file_errors(path):
+            relocate(path, EXPERIMENT, timeout_s=SQLITE_TIMEOUT_S)
 
 
-def _open_store(uri: str) -> None:
+def _open_store(path: Path) -> None:
+    uri = sqlite_uri(path)
     mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
+    undecoded = Path(uri.removeprefix("sqlite:///")).parent
+    if undecoded != path.parent:
+        with suppress(OSError):  # MLflow has created the folder of the address without decoding it
+            undecoded.rmdir()
 
 
 @contextmanager
 def exclusive_store() -> Iterator[None]:
-    """Lock the SQLite store against other processes on this machine. No-op for a remote store."""
-    path = _sqlite_path()
-    with _file_lock(path, "seed.lock") if path is not None else nullcontext():
-        yield
+    """Lock the store against other processes on this machine. May be nested."""
+    path = sqlite_path(store_uri())
+    if path is None:
+        digest = hashlib.sha256(f"{Path.home()} {store_uri()}".encode()).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"emotion-detection-{digest}.lock"
+        with FileLock(path, timeout=LOCK_TIMEOUT_S, is_singleton=True):
+            yield
+    else:
+        with _file_lock(path, "seed.lock", LOCK_TIMEOUT_S):
+            yield
 
 
 @contextmanager
-def _file_lock(path: Path, suffix: str) -> Iterator[None]:
+def _file_lock(path: Path, suffix: str, timeout_s: float) -> Iterator[None]:
     """Hold a lock file next to the SQLite file. Raises StoreError if the file cannot be used as a database."""
-    try:
+    with _translate_file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.{suffix}").acquire()
-        # MLflow would retry for 100 s to open a file that is not a database, and end with a traceback.
-        with closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)) as database:
-            database.execute("PRAGMA schema_version")
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(
-            f"{path} cannot be used as an MLflow store ({error}): move it away, or set MLFLOW_TRACKING_URI"
-        ) from error
+        lock = FileLock(f"{path}.{suffix}", timeout=timeout_s, is_singleton=True).acquire()
+        try:
+            # MLflow would retry for 100 s to open a file that is not a database, and end with a traceback.
+            with closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)) as database:
+                database.execute("PRAGMA schema_version")
+        except BaseException:
+            lock.lock.release()
+            raise
     with lock:
         yield
 
 
-def _sqlite_path() -> Path | None:
-    scheme, _, path = store_uri().partition(":///")
-    return Path(path).absolute() if scheme == "sqlite" else None
+@contextmanager
+def _translate_file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        remedy = _remedy(error) or "move it away, or set MLFLOW_TRACKING_URI"
+        raise StoreError(f"{path} cannot be used as an MLflow store ({shorten(error)}): {remedy}") from error
+
+
+def _remedy(error: BaseException) -> str:
+    return next((remedy for part, remedy in REMEDIES.items() if part in str(error)), "")
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn exceptions of MLflow and of its HTTP client into a StoreError."""
+    """Turn exceptions of MLflow, of its HTTP client and of its database into a StoreError."""
     try:
         yield
-    except (MlflowException, RequestException) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise StoreError(
-            f"the MLflow store {redact_uri(store_uri())} reported an error ({reason}). "
-            "Nothing is lost: fix or start the store, then repeat the command"
-        ) from error
+    except STORE_ERRORS as error:
+        uri = store_uri()
+        reason = scrub(shorten(str(error).partition("[SQL:")[0], 300), uri)
+        remedy = _remedy(error) or "Nothing is lost: fix or start the store, then repeat the command"
+        remedy = f"{remedy[0].upper()}{remedy[1:]}"
+        raise StoreError(f"the MLflow store {redact_uri(uri)} reported an error ({reason}). {remedy}") from error
 
 
 def run_exists(run_id: str) -> bool:
@@ -127,12 +186,24 @@ def run_exists(run_id: str) -> bool:
     return bool(matches)
 
 
+def find_run(tags: Mapping[str, str]) -> str | None:
+    """The ID of the newest run of the project's experiment with these tags; None if there is none."""
+    connect()
+    with translate_errors():
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        conditions = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = client.search_runs([experiment.experiment_id], conditions, max_results=1) if experiment else []
+    return str(found[0].info.run_id) if found else None
+
+
 class Run:
     """An active MLflow run, created by `start_run`."""
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
         self._warned = False
+        self._paused_until = 0.0
 
     @property
     def tags(self) -> dict[str, str]:
@@ -143,7 +214,7 @@ class Run:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log nested params under flat keys such as augment.flip."""
         with translate_errors():
-            mlflow.log_params(flatten(params))
+            mlflow.log_params({key: scrub(str(value)) for key, value in flatten(params).items()})
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """Log the metrics of the finished model.
@@ -158,13 +229,19 @@ class Run:
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Log the metrics of one epoch. If the store does not respond, log a warning once and continue.
 
+        A store that takes long to fail is left alone for a while, so that it costs at most 5 % of the time.
         `log_missing_epochs` logs such epochs later.
         """
+        started = monotonic()
+        if started < self._paused_until:
+            return
         try:
-            self._log_row(row)
-        except (MlflowException, RequestException) as error:
+            with _short_timeout():
+                self._log_row(row)
+        except STORE_ERRORS as error:
+            self._paused_until = monotonic() + PATIENCE * (monotonic() - started)
             if not self._warned:
-                reason = " ".join(str(error).split())[:200]
+                reason = scrub(shorten(error), store_uri())
                 logger.warning("MLflow does not respond. Training continues; the epochs are logged later: %s", reason)
             self._warned = True
 
@@ -183,15 +260,30 @@ class Run:
     def tag(self, key: str, value: str) -> None:
         """Set a tag."""
         with translate_errors():
-            mlflow.set_tag(key, value)
+            mlflow.set_tag(key, scrub(value))
+
+    def note(self, title: str, text: str) -> None:
+        """Write a section of the run's description, in Markdown. It replaces an earlier section with this title."""
+        sections = dict(part.partition("\n\n")[::2] for part in self.tags.get(NOTE, "").split("### ") if part)
+        sections[title] = f"{scrub(text).strip()}\n\n"
+        self.tag(NOTE, "".join(f"### {heading}\n\n{body}" for heading, body in sections.items()))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Log a file as an artifact."""
+        """Log a file as an artifact. Secrets are removed from a text."""
+        text = _scrubbed_text(path)
         with translate_errors():
-            mlflow.log_artifact(str(path), folder)
+            if text is None:
+                mlflow.log_artifact(str(path), folder)
+            else:
+                mlflow.log_text(text, f"{folder}/{path.name}" if folder else path.name)
 
     def log_folder(self, path: Path, folder: str) -> None:
-        """Log all files of a folder as artifacts."""
+        """Log all files of a folder as artifacts. Secrets are removed from texts."""
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        if any(_scrubbed_text(file) is not None for file in files):
+            for file in files:
+                self.log_file(file, (Path(folder) / file.relative_to(path).parent).as_posix())
+            return
         with translate_errors():
             mlflow.log_artifacts(str(path), folder)
 
@@ -200,6 +292,28 @@ class Run:
         dataset = mlflow.data.from_numpy(faces[0], targets=faces[1], name=f"{name}-{split}")
         with translate_errors():
             mlflow.log_input(dataset, context=split, tags={"dvc_md5": dvc_md5})
+
+
+def _scrubbed_text(path: Path) -> str | None:
+    """The content of a text file without its secrets; None if it has none."""
+    if path.suffix not in SCRUBBED_FILES:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    scrubbed = scrub(text)
+    return None if scrubbed == text else scrubbed
+
+
+@contextmanager
+def _short_timeout() -> Iterator[None]:
+    """Let calls to a server fail soon. MLflow reads these variables at each call."""
+    short = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(EPOCH_TIMEOUT_S)}
+    former = {name: os.environ.get(name) for name in short}
+    os.environ.update(short)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
@@ -212,21 +326,28 @@ def start_run(
 ) -> Iterator[Run]:
     """Start a new run, or resume the run `run_id`.
 
-    The run ends as FINISHED, as FAILED if the body raises an exception, or as KILLED on Ctrl-C. Under `mlflow run`,
-    the run that this command has created is resumed. Raises StoreError if the store does not respond or does not have
-    the run.
+    The run ends as FINISHED, as FAILED if the body raises an exception, or as KILLED on Ctrl-C or SIGTERM; the tag
+    `ended_by` names the exception. Under `mlflow run`, the run that this command has created is resumed. Raises
+    StoreError if the store does not respond or does not have the run.
     """
     active = _start(run_id, name, parent)
     try:
         with translate_errors():
-            mlflow.set_tags(dict(tags or {}))
+            # MLflow sets tags too, such as the address of a git remote, which may contain a token.
+            new_tags = _new_tags(active, tags or {}) | {PROCESS: this_process()}
+            mlflow.set_tags({key: scrub(value) for key, value in new_tags.items()})
         yield Run(active.info.run_id)
     except BaseException as error:
-        with suppress(MlflowException, RequestException):  # the first error is the one to report
+        with suppress(*STORE_ERRORS):  # the first error is the one to report
+            mlflow.set_tag("ended_by", scrub(shorten(f"{type(error).__name__}: {error}", 500)))
             mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     with translate_errors():
         mlflow.end_run()
+
+
+def _new_tags(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in active.data.tags.items() if scrub(value) != value} | dict(tags)
 
 
 def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.ActiveRun:
@@ -239,6 +360,8 @@ def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.A
         )
     new = run_id is None and "MLFLOW_RUN_ID" not in os.environ
     with translate_errors():
+        if new and parent is None:
+            _end_dead_runs()
         return mlflow.start_run(
             run_id,
             experiment_id=_experiment_id(parent) if new else None,
@@ -246,6 +369,15 @@ def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.A
             parent_run_id=parent,
             log_system_metrics=name is not None and parent is None,
         )
+
+
+def _end_dead_runs() -> None:
+    """End the runs whose process was killed. A training that continues later resumes its run."""
+    client = mlflow.MlflowClient()
+    for run in client.search_runs([project_experiment()], "attributes.status = 'RUNNING'"):
+        if has_exited(run.data.tags.get(PROCESS, "")):
+            client.set_tag(run.info.run_id, "ended_by", "its process was killed")
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 @translate_errors()
@@ -265,16 +397,23 @@ def reconcile(run_id: str, trial_state: str, history: Sequence[Mapping[str, floa
 
 
 def _experiment_id(parent: str | None) -> str:
-    """The experiment of the parent run, or the project's experiment, which is created on first use."""
-    client = mlflow.MlflowClient()
+    """The experiment of the parent run, or the project's experiment."""
     if parent is not None:
-        return str(client.get_run(parent).info.experiment_id)
+        return str(mlflow.MlflowClient().get_run(parent).info.experiment_id)
+    return project_experiment()
+
+
+def project_experiment() -> str:
+    """The ID of the project's experiment, which is created on first use. Connect to the store before."""
+    client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         # The artifacts of a SQLite store are next to it; a server has its own location.
-        path = _sqlite_path()
-        artifacts = path.with_name("mlruns").as_uri() if path else None
+        path = sqlite_path(store_uri())
+        artifacts = path.with_name(ARTIFACTS).as_uri() if path else None
         with suppress(MlflowException):  # another process may create it at the same time
             client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         experiment = client.get_experiment_by_name(EXPERIMENT)
+    elif experiment.lifecycle_stage == "deleted":  # in MLflow's page, which keeps its content
+        client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)

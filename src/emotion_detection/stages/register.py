@@ -12,7 +12,6 @@ from emotion_detection.command_line import run_command
 from emotion_detection.config import load_params
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.experiments import registry, runs
-from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import MODEL_NAME
 from emotion_detection.synthetic.sample import draw_faces
 
@@ -50,14 +49,15 @@ def register(paths: RegisterPaths) -> None:
             paths.model / "model.onnx",
             name,
             example=example[..., np.newaxis],
-            probabilities=EmotionClassifier(paths.model / "model.onnx").probabilities(example),
             tags=version_tags(data, metrics, run),
         )
         promoted, reason = registry.promote_if_better(name, version, alias=params.alias, min_gain=params.min_gain)
+        outcome = f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}"
+        run.note("Registered", outcome)
     result = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
     with atomic_output(paths.registered) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}")
+    print(outcome)
 
 
 def version_tags(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> dict[str, str]:
