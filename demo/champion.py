@@ -5,12 +5,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion_detection.errors import ModelError
+from emotion_detection.errors import ModelError, UsageError
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.class_activation import ClassActivationMapper
 from emotion_detection.inference.classifier import EmotionClassifier
 
 POLL_S = 5
+URI_CHARACTERS = 200
 SHOWN_TAGS = ("dataset", "val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1", "run_id", "git_commit")
 
 
@@ -46,12 +47,15 @@ class ServedModel:
         self.uri = None if is_file else (source or pretrained.CHAMPION)
         self.message = "" if is_file else "The registry has not responded yet. Serving the shipped model."
         self._updating = threading.Lock()
+        self._versions: list[dict[str, str]] = []
+        self._follower: threading.Thread | None = None
         self.current = load_model(Path(source)) if is_file and source else load_model(pretrained.MODEL)
 
     def follow(self) -> None:
         """Query the registry every few seconds in a background thread. A file is never replaced."""
-        if self.uri:
-            threading.Thread(target=self._poll, daemon=True, name="registry").start()
+        if self.uri and self._follower is None:
+            self._follower = threading.Thread(target=self._poll, daemon=True, name="registry")
+            self._follower.start()
 
     def _poll(self) -> None:
         while True:
@@ -59,24 +63,30 @@ class ServedModel:
             time.sleep(POLL_S)
 
     def switch(self, uri: str) -> None:
-        """Serve another alias or version. If it cannot be loaded, `message` says why.
+        """Serve another alias or version. If it cannot be loaded, the current one stays, and `message` says why.
 
         Raises UsageError if `uri` does not name a registered model.
         """
         from emotion_detection.experiments.registry import parse_model_uri  # MLflow takes seconds to import
 
+        if len(uri) > URI_CHARACTERS:
+            raise UsageError(f"the model's name is longer than {URI_CHARACTERS} characters: use models:/NAME@ALIAS")
         parse_model_uri(uri)
         with self._updating:
-            self.uri = uri
-            self._update(uri)
+            if self._update(uri):
+                self.uri = uri
+                self._list_versions()
+        self.follow()  # an alias may move
 
     def update(self) -> None:
         """Load the version that `uri` currently names, unless it is loaded already."""
         with self._updating:
             if self.uri:
                 self._update(self.uri)
+                self._list_versions()
 
-    def _update(self, uri: str) -> None:
+    def _update(self, uri: str) -> bool:
+        """Load what `uri` names, unless it is loaded already; return whether that worked."""
         from emotion_detection.experiments import registry
 
         try:
@@ -89,6 +99,8 @@ class ServedModel:
             self.message = ""
         except Exception as error:  # a broken registry must not stop the demo
             self.message = f"{' '.join(str(error).split())}. Still serving {self.current.source}."
+            return False
+        return True
 
     @property
     def name(self) -> str:
@@ -98,17 +110,25 @@ class ServedModel:
         return parse_model_uri(self.uri).name if self.uri else ""
 
     def versions(self) -> list[dict[str, str]]:
-        """A row for each registered version, the newest first; empty without a registry."""
-        if not self.uri:
-            return []
+        """A row for each registered version of the project's models at the last update; empty without a registry.
+
+        The served model comes first, and of each model the newest version. Each data set has its own model.
+        """
+        return list(self._versions)
+
+    def _list_versions(self) -> None:
         from emotion_detection.experiments import registry
 
         try:
-            found = registry.versions(self.name)
-        except Exception:  # `message` has the reason
-            return []
-        return [
-            {"version": str(version.number), "aliases": ", ".join(version.aliases)}
+            names = {name for name in registry.model_names() if name.startswith(pretrained.MODEL_NAME)} | {self.name}
+            found = [version for name in sorted(names, key=self._place) for version in registry.versions(name)]
+        except Exception:  # `message` has the reason; the last list stays
+            return
+        self._versions = [
+            {"model": version.name, "version": str(version.number), "aliases": ", ".join(version.aliases)}
             | {key: version.tags.get(key, "") for key in SHOWN_TAGS}
             for version in found
         ]
+
+    def _place(self, name: str) -> tuple[bool, str]:
+        return name != self.name, name

@@ -2,47 +2,126 @@
 
 import logging
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import gradio as gr
+import gradio.queueing
+import gradio.routes
 import uvicorn
-from fastapi import FastAPI
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from access import AccessMiddleware, AllowedHosts
 from champion import ServedModel
 from emotion_detection.inference.detector import FaceDetector
+from fair_queue import FairQueue
+from limits import HEADER_BYTES, VIDEO_BYTES, BoundedProtocol, LimitMiddleware, log_failure
 from page import ASSETS, THEME, build_page
 from routes import Routes
+from uploads import UploadFolder
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")  # in a Host header
 MESSAGE_BYTES = 4_000_000  # of the WebSocket; routes.FRAME_BYTES closes it with a reason
 SHUTDOWN_S = 1  # then connections of open pages are cancelled
+# What Gradio raises for a request that names a function or a component that it does not have, or data of a wrong kind.
+MALFORMED = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 SCRIPTS = ("webcam.js", "photo.js")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where the server listens, and under which addresses it may be reached."""
+
+    host: str
+    port: int
+    allowed_hosts: Sequence[str] = ()
+    root_path: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether a proxy on this computer may tell the address of a client in X-Forwarded-For."""
+        return bool(self.allowed_hosts or self.root_path)
+
+
+class RootPathMiddleware:
+    """Puts the path of a proxy in front of the request's path, unless the proxy has left it there."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path = scope["path"]
+            has_prefix = path == self._root_path or path.startswith(f"{self._root_path}/")
+            scope = {**scope, "root_path": self._root_path, "path": path if has_prefix else self._root_path + path}
+        await self.app(scope, receive, send)
+
+
 def build_app(
-    served_model: ServedModel, detector: FaceDetector, *, faces: Literal["all", "largest"], host: str
+    served_model: ServedModel,
+    detectors: Mapping[str, FaceDetector],
+    *,
+    faces: Literal["all", "largest"],
+    listening: Listening,
+    queue: FairQueue | None = None,
+    uploads: UploadFolder | None = None,
 ) -> FastAPI:
-    """The app that listens on host: the page, its assets, the WebSocket of the camera, and photos."""
+    """The app: the page, its assets, the WebSocket of the camera, and photos, behind the checks of each request.
+
+    detectors: by name, the default first.
+    """
+    report_in_one_line()
+    queue = queue or FairQueue()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if host in LOOPBACK:
-        # DNS rebinding: a foreign name that resolves to this computer must not reach the demo.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES)
-    app.include_router(Routes(served_model, detector, faces=faces).router)
+    # The last one is called first.
+    app.add_middleware(LimitMiddleware, uploads=uploads)
+    app.add_middleware(AccessMiddleware, hosts=AllowedHosts(listening.host, listening.allowed_hosts))
+    if listening.root_path:
+        app.add_middleware(RootPathMiddleware, root_path=listening.root_path)
+    app.include_router(Routes(served_model, detectors, faces=faces, queue=queue).router)
     app.mount("/demo-assets", StaticFiles(directory=ASSETS))  # Gradio uses /assets and /static
-    return gr.mount_gradio_app(
+    assets = f"{listening.root_path}/demo-assets"
+    gr.mount_gradio_app(
         app,
-        build_page(served_model, detector, faces=faces),
+        build_page(served_model, detectors, faces=faces, queue=queue, root_path=listening.root_path),
         "/",
         theme=THEME,
         css_paths=ASSETS / "style.css",
-        head="".join(f'<script type="module" src="/demo-assets/{name}"></script>' for name in SCRIPTS),
+        head="".join(f'<script type="module" src="{assets}/{name}"></script>' for name in SCRIPTS),
         ssr_mode=False,
         footer_links=[],
+        root_path=listening.root_path or None,
+        max_file_size=VIDEO_BYTES,
+        run_history=False,
     )
+    for mounted in (getattr(route, "app", None) for route in app.routes):
+        if isinstance(mounted, FastAPI):  # Gradio
+            for error in (RequestValidationError, *MALFORMED):
+                mounted.add_exception_handler(error, _malformed)
+    return app
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """The answer to JSON of a wrong form. FastAPI's own repeats the JSON and fails for an infinite number in it."""
+    if not isinstance(error, RequestValidationError):
+        log_failure(f"{request.method} {request.url.path}", error)
+    reason = "The request has a wrong form."
+    return JSONResponse({"error": reason, "detail": reason}, 422)
+
+
+def report_in_one_line() -> None:
+    """Let Gradio report the failure of a request in one line: with tracebacks, anyone could fill the terminal."""
+    for module in (gradio.queueing, gradio.routes):
+        module.traceback = SimpleNamespace(print_exc=lambda: log_failure("Gradio", sys.exc_info()[1]))
 
 
 class Server(uvicorn.Server):
@@ -63,14 +142,21 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run_server(app: FastAPI, *, host: str, port: int, on_listening: Callable[[], None]) -> None:
-    """Serve until SIGINT, which raises KeyboardInterrupt, or SIGTERM."""
+def run_server(app: FastAPI, listening: Listening, on_listening: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; the handler that was installed before then gets the signal."""
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # the sender gets the error
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
-        log_level="warning",
+        host=listening.host,
+        port=listening.port,
+        log_level="error",  # not for malformed requests, with which others could fill the terminal
+        http=BoundedProtocol,
+        h11_max_incomplete_event_size=HEADER_BYTES,
         ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # JPEGs do not shrink, and a small message could unpack to a large one
+        proxy_headers=listening.behind_proxy,
+        ssl_certfile=listening.certificate,
+        ssl_keyfile=listening.key,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     Server(config, on_listening).run()

@@ -51,7 +51,7 @@ WARM_UP_S = 20  # fills the timeline below the video
 SECONDS, FPS = 6, 10  # of the animation
 STILL = "sad surprise happy"  # the readings of webcam.png, in the order of the unmirrored frame
 SETTLE_MS = 400  # readings are smoothed
-WIDTH_PX = 640
+WIDTH_PX = 760
 WEBP_QUALITY = 60
 
 
@@ -61,7 +61,7 @@ def record() -> None:
         film = Path(folder) / "people.mjpeg"
         film.write_bytes(b"".join(jpegs()))
         browser = chromium.launch(driver, film)
-        page = browser.new_page(viewport={"width": 1000, "height": 1030})
+        page = browser.new_page(viewport={"width": 1180, "height": 720})
         page.goto(address)
         page.click("#webcam [data-part=start]")
         page.locator("#webcam[data-faces='3']").wait_for(timeout=60_000)

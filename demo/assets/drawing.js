@@ -1,17 +1,30 @@
 // Draws readings on a canvas: a box and a label for each face, and bars with its probabilities where there is room.
 export const EMOJI = {angry: "😠", disgust: "🤢", fear: "😨", happy: "😊", sad: "😢", surprise: "😮", neutral: "😐"};
 
+// One sentence for screen readers, such as "2 faces: 1 happy, 2 unsure (sad?)."
+export function describeReadings(readings) {
+  const faces = `${readings.length} ${readings.length === 1 ? "face" : "faces"}`;
+  if (!readings.length) return "No face.";
+  const people = readings.map((reading, index) => {
+    const name = reading.unsure ? `unsure (${reading.emotion}?)` : reading.emotion;
+    return readings.length === 1 ? name : `${reading.track ?? index + 1} ${name}`;
+  });
+  return `${faces}: ${people.join(", ")}.`;
+}
+
 // `colors` maps emotions to colors, in the order of the probabilities; `mirror` flips the positions horizontally.
 export function drawReadings(context, readings, colors, {scale, mirror, width, height}) {
   const unit = Math.max(11, Math.min(18, width / 45));
   context.textBaseline = "middle";
-  const faces = readings.map(reading => {
+  const faces = readings.map((reading, index) => {
     const [left, top, boxWidth, boxHeight] = reading.box.map(side => side * scale);
-    return {reading, x: mirror ? width - left - boxWidth : left, y: top, width: boxWidth, height: boxHeight};
+    const number = readings.length > 1 || reading.track !== null ? reading.track ?? index + 1 : null;
+    return {reading, number, x: mirror ? width - left - boxWidth : left, y: top, width: boxWidth, height: boxHeight};
   });
   for (const face of faces) drawBox(context, face, unit, colors);
-  const occupied = [...faces];  // bars cover neither faces nor labels nor other bars
-  for (const face of faces) occupied.push(drawLabel(context, face, unit, colors, width));
+  const labels = placeLabels(context, faces, unit, width);
+  faces.forEach((face, index) => drawLabel(context, face, labels[index], unit, colors));
+  const occupied = [...faces, ...labels];  // bars cover neither faces nor labels nor other bars
   for (const face of faces) drawBars(context, face, unit, colors, {width, height, occupied});
 }
 
@@ -36,23 +49,42 @@ function drawBox(context, {reading, x, y, width, height}, unit, colors) {
   context.setLineDash([]);
 }
 
-function drawLabel(context, {reading, x, y: top}, unit, colors, canvasWidth) {
-  const name = reading.unsure ? `unsure (${reading.emotion}?)` : reading.emotion;
-  const person = reading.track === null ? "" : ` · ${reading.track}`;
-  const text = `${name} ${Math.round(100 * reading.confidence)} %${person}`;
+// The longest texts with which no label covers another one: in a crowd, only the numbers.
+function placeLabels(context, faces, unit, canvasWidth) {
   context.font = `600 ${unit}px system-ui, sans-serif`;
-  const height = unit * 1.8, emojiWidth = unit * 1.6;
-  const width = context.measureText(text).width + emojiWidth + unit * 1.2;
-  const left = Math.max(2, Math.min(x, canvasWidth - width - 2));
-  const y = top - height - 4 < 0 ? top + 4 : top - height - 4;
-  drawPanel(context, left, y, width, height, height / 2, 0.78);
-  context.fillStyle = colors[reading.emotion];
-  context.fillRect(left + unit, y + height - 3, width - 2 * unit, 2);
+  const levels = [0, 1, 2].map(level => {
+    const placed = [];
+    for (const face of faces) {
+      const plates = labelPlates(context, face, labelTexts(face)[level], unit, canvasWidth);
+      placed.push(plates.find(plate => !placed.some(other => overlap(plate, other))) || {...plates[0], covers: true});
+    }
+    return placed;
+  });
+  return levels.find(placed => !placed.some(plate => plate.covers)) || levels.at(-1);
+}
+
+function labelTexts({reading: {emotion, unsure, confidence}, number}) {
+  const prefix = number === null ? "" : `${number} `, percent = `${Math.round(100 * confidence)} %`;
+  return [`${prefix}${unsure ? `unsure (${emotion}?)` : emotion} ${percent}`, `${prefix}${emotion}${unsure ? "?" : ""}`, prefix.trim()];
+}
+
+function labelPlates(context, face, text, unit, canvasWidth) {
+  const width = context.measureText(text).width + unit * 2.8, height = unit * 1.8;
+  const above = face.y - height - 4, y = above < 0 ? face.y + 4 : above;
+  const starts = [face.x, face.x + face.width - width];  // at the left or the right end of the box
+  return starts.map(start => ({text, width, height, y, x: Math.max(2, Math.min(start, canvasWidth - width - 2))}));
+}
+
+function drawLabel(context, face, plate, unit, colors) {
+  const {emotion} = face.reading;
+  drawPanel(context, plate.x, plate.y, plate.width, plate.height, plate.height / 2, 0.78);
+  context.fillStyle = colors[emotion];
+  context.fillRect(plate.x + unit, plate.y + plate.height - 3, plate.width - 2 * unit, 2);
   context.fillStyle = "#fff";
-  context.fillText(text, left + emojiWidth + unit * 0.7, y + height / 2 - 1);
+  context.font = `600 ${unit}px system-ui, sans-serif`;
+  context.fillText(plate.text, plate.x + unit * 2.3, plate.y + plate.height / 2 - 1);
   context.font = `${unit * 1.25}px "Noto Color Emoji", "Apple Color Emoji", "Segoe UI Emoji", sans-serif`;
-  context.fillText(EMOJI[reading.emotion], left + unit * 0.4, y + height / 2);
-  return {x: left, y, width, height};
+  context.fillText(EMOJI[emotion], plate.x + unit * 0.4, plate.y + plate.height / 2);
 }
 
 function drawBars(context, face, unit, colors, {width, height, occupied}) {

@@ -1,11 +1,15 @@
 """The command line of the demo: options, errors, and its end."""
 
+import signal
 import socket
+from pathlib import Path
 
 import pytest
+from tests.support.certificates import write_certificate
 
 import app
 from emotion_detection.command_line import run_command
+from emotion_detection.errors import UsageError
 
 
 def free_port() -> int:
@@ -22,8 +26,15 @@ def free_port() -> int:
         (["--detector", "gone.onnx"], "gone.onnx"),
         (["--share"], "--share is not supported"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
+        (["--host", ""], "--host is empty"),
+        (["--host", "a" * 300], "choose another --port or --host"),
+        (["--allowed-host", "http://faces.example"], "--allowed-host 'http://faces.example' is not a name"),
+        (["--root-path", "faces"], "--root-path 'faces' is not a path"),
+        (["--root-path", "/a b"], "is not a path"),
+        (["--ssl-keyfile", "key.pem"], "--ssl-keyfile needs --ssl-certfile"),
+        (["--ssl-certfile", "gone.pem"], "gone.pem cannot be read"),
+        (["--ssl-certfile", __file__], "cannot be used for https"),
     ],
-    ids=["no model", "no ONNX", "no detector", "share", "foreign host"],
 )
 def test_wrong_option_is_one_line(capfd, arguments, sentence):
     with pytest.raises(SystemExit) as end:
@@ -55,22 +66,62 @@ def test_port_in_use_is_named(capsys):
 def test_all_flags_reach_the_server(monkeypatch):
     served: list[app.DemoOptions] = []
     monkeypatch.setattr(app, "serve", served.append)
-    flags = "--model m.onnx --host localhost --port 8000 --faces largest --detector yunet.onnx --share"
+    flags = (
+        "--model m.onnx --host localhost --port 8000 --faces largest --detector yunet.onnx --share "
+        "--allowed-host a.example --allowed-host b.example --root-path /faces --ssl-certfile c.pem --ssl-keyfile k.pem"
+    )
     run_command(app.demo, flags.split())
     assert served == [
-        app.DemoOptions(model="m.onnx", host="localhost", port=8000, faces="largest", detector="yunet.onnx", share=True)
+        app.DemoOptions(
+            model="m.onnx",
+            host="localhost",
+            port=8000,
+            allowed_host=("a.example", "b.example"),
+            root_path="/faces",
+            ssl_certfile=Path("c.pem"),
+            ssl_keyfile=Path("k.pem"),
+            faces="largest",
+            detector="yunet.onnx",
+            share=True,
+        )
     ]
 
 
-def test_ctrl_c_ends_quietly(monkeypatch, capsys):
-    def interrupted(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(app, "serve", interrupted)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_quietly(monkeypatch, capsys, number):
+    monkeypatch.setattr(app, "serve", lambda _: signal.raise_signal(number))
     run_command(app.demo, [])
     assert capsys.readouterr() == ("\nThe demo has stopped.\n", "")
+    assert signal.getsignal(signal.SIGTERM) != signal.default_int_handler
 
 
-def test_address_of_an_ipv6_host_has_brackets():
-    assert app.page_url("::1", 7860) == "http://[::1]:7860"
-    assert app.page_url("127.0.0.1", 7860) == "http://127.0.0.1:7860"
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({}, "http://127.0.0.1:7860"),
+        ({"host": "::1"}, "http://[::1]:7860"),
+        ({"host": "[::1]"}, "http://[::1]:7860"),
+        ({"host": "0.0.0.0", "port": 80}, "http://127.0.0.1:80"),
+        ({"host": "::"}, "http://[::1]:7860"),
+        ({"host": "desk.example"}, "http://desk.example:7860"),
+        ({"ssl_certfile": Path("c.pem"), "root_path": "/faces/"}, "https://127.0.0.1:7860/faces"),
+    ],
+)
+def test_printed_address_can_be_opened(options, url):
+    assert app.page_url(app.DemoOptions(**options)) == url
+
+
+def test_ipv6_address_may_have_brackets():
+    for host in ("::1", "[::1]"):
+        app.check_port(host, free_port())
+
+
+def test_certificate_is_checked_before_the_start(tmp_path):
+    certificate, key = write_certificate(tmp_path)
+    app.check_certificate(certificate, key)
+    app.check_certificate(None, None)
+    other, _ = write_certificate(tmp_path / "other")
+    with pytest.raises(UsageError, match="cannot be used for https"):
+        app.check_certificate(other, key)
+    with pytest.raises(UsageError, match="the key in it"):
+        app.check_certificate(certificate, None)

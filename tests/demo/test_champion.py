@@ -39,11 +39,26 @@ def test_champion_is_served_and_followed():
     served.switch("models:/emotion-detection/7")
     assert "emotion-detection/7" in served.message
     assert served.message.endswith("Still serving models:/emotion-detection/1.")
+    assert served.uri == "models:/emotion-detection/1"  # one person's mistake does not change the demo for all
+
+
+@pytest.mark.usefixtures("store")
+def test_models_of_other_data_sets_are_listed_too():
+    served = ServedModel(None)
+    served.update()
+    register_version("emotion-detection-sample")
+    register_version("unrelated")
+    served.update()
+    versions = [(version["model"], version["version"]) for version in served.versions()]
+    assert versions == [("emotion-detection", "1"), ("emotion-detection-sample", "1")]
+    served.switch("models:/emotion-detection-sample/1")
+    assert served.current.source == "models:/emotion-detection-sample/1"
+    assert served.versions()[0]["model"] == "emotion-detection-sample"  # the served one comes first
 
 
 def test_wrong_name_is_refused():
     served = ServedModel(None)
-    for uri in ("emotion-detection", "models:/", "models:/a@b/1", "model.onnx"):
+    for uri in ("emotion-detection", "models:/", "models:/a@b/1", "model.onnx", "models:/" + "a" * 999):
         with pytest.raises(UsageError):
             served.switch(uri)
     assert served.uri == pretrained.CHAMPION

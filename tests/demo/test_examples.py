@@ -2,12 +2,12 @@
 
 import pytest
 
-from emotion_detection.inference.detector import to_gray
-from emotion_detection.inference.media import decode_image
+from emotion_detection.inference.recognizer import Recognizer
 from examples import EXAMPLES, draw_example
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_face_of_an_example_is_found(detector, name):
-    frame = decode_image(draw_example(name), name)
-    assert len(detector.detect(to_gray(frame))) == len(EXAMPLES[name][0])
+def test_every_face_of_an_example_is_read_as_it_is_drawn(detector, shipped, name):
+    readings = Recognizer(shipped.current.classifier, detector).recognize(draw_example(name))
+    assert [reading.emotion for reading in readings] == EXAMPLES[name][0]
+    assert not any(reading.unsure for reading in readings)

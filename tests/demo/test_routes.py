@@ -1,5 +1,7 @@
 """The routes without a browser: frames over the WebSocket, photos, and their limits."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -10,14 +12,21 @@ from tests.support.cameras import jpeg_frames, picture_file
 from tests.support.onnx_files import write_linear
 
 import routes
+from fair_queue import FairQueue
 from routes import FRAME_BYTES, Routes
+
+
+def app_client(
+    served_model, detectors, queue: FairQueue | None = None, *, faces: routes.FacesMode = "all"
+) -> TestClient:
+    app = FastAPI()
+    app.include_router(Routes(served_model, detectors, faces=faces, queue=queue).router)
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 @pytest.fixture(scope="module")
 def client(shipped, detector):
-    app = FastAPI()
-    app.include_router(Routes(shipped, detector, faces="all").router)
-    with TestClient(app, base_url="http://127.0.0.1") as client:
+    with app_client(shipped, {"haar": detector}) as client:
         yield client
 
 
@@ -54,7 +63,7 @@ def test_each_socket_has_its_own_people_and_mode(client):
     assert client.get("/serving").json()["open"] == 0
 
 
-@pytest.mark.parametrize("text", ["no json", '{"faces": 7}', "[]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["no json", '{"faces": 7}', '{"faces": []}', "[]", "7", "[" * 900, '{"a":' * 180])
 def test_unknown_text_is_ignored(client, text):
     with client.websocket_connect("/webcam") as socket:
         socket.send_text(text)
@@ -85,21 +94,78 @@ def test_flood_closes_the_socket(client):
     assert closed.value.code == routes.TOO_BIG
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://[", "http://127.0.0.1:81"])
-def test_page_of_another_site_is_refused(client, origin):
-    with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/webcam", headers={"Origin": origin}):
-        pass
-    assert closed.value.code == routes.POLICY_VIOLATION
-    answer = client.post("/photo", content=picture_file("color", people=1), headers={"Origin": origin}).json()
-    assert set(answer) == {"error"}
+@pytest.mark.parametrize("text", ["x" * 1001, "[" * 100_000, '{"faces": "' + "a" * 2000 + '"}'])
+def test_long_text_closes_the_socket(client, text):
+    with client.websocket_connect("/webcam") as socket:
+        socket.send_text(text)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert closed.value.code == routes.TOO_BIG
+    assert closed.value.reason == "The message is too long."
 
 
-def test_own_page_is_allowed(client):
-    headers = {"Origin": "http://127.0.0.1"}
-    with client.websocket_connect("/webcam", headers=headers | {"Host": "127.0.0.1"}) as socket:
-        assert len(ask(socket, jpeg_frames(1, count=1)[0])["readings"]) == 1
-    answer = client.post("/photo", content=picture_file("color", people=1), headers=headers).json()
-    assert len(answer["readings"]) == 1
+def test_camera_chooses_its_detector(shipped, detector):
+    class Blind:
+        margin = 0.0
+
+        def detect(self, *_, **__):
+            return []
+
+    client = app_client(shipped, {"haar": detector, "yunet": Blind()})
+    (frame,) = jpeg_frames(2, count=1)
+    assert client.get("/detectors").json() == ["haar", "yunet"]
+    with client.websocket_connect("/webcam") as socket:
+        faces = [len(ask(socket, frame)["readings"])]
+        for text in ('{"detector": "yunet"}', '{"detector": "none"}', '{"detector": ["haar"]}', '{"detector": "haar"}'):
+            socket.send_text(text)
+            faces.append(len(ask(socket, frame)["readings"]))
+    assert faces == [2, 0, 0, 0, 2]
+
+
+def test_cameras_of_one_client_are_bounded(client, monkeypatch):
+    monkeypatch.setattr(routes, "CAMERAS_PER_CLIENT", 1)
+    with client.websocket_connect("/webcam") as first:
+        with client.websocket_connect("/webcam") as second, pytest.raises(WebSocketDisconnect) as closed:
+            second.receive_text()
+        assert closed.value.code == routes.TRY_LATER
+        assert "Too many cameras" in closed.value.reason
+        assert len(ask(first, jpeg_frames(1, count=1)[0])["readings"]) == 1
+    with client.websocket_connect("/webcam") as third:
+        assert len(ask(third, jpeg_frames(1, count=1)[0])["readings"]) == 1
+
+
+def test_messages_of_a_socket_are_paced(client, monkeypatch):
+    monkeypatch.setattr(routes, "MESSAGE_S", 0.05)
+    with client.websocket_connect("/webcam") as socket:
+        start_s = time.monotonic()
+        for _ in range(5):
+            socket.send_bytes(b"no picture")
+        for _ in range(5):
+            socket.receive_json()
+    assert time.monotonic() - start_s >= 4 * 0.05
+
+
+def test_camera_that_pushes_or_shows_no_face_costs_more(shipped, detector):
+    weights = []
+
+    class Queue(FairQueue):
+        def submit(self, client, work, *, weight=1.0):
+            weights.append(weight)
+            return super().submit(client, work, weight=weight)
+
+    queue = Queue(1)
+    client = app_client(shipped, {"haar": detector}, queue)
+    (frame,) = jpeg_frames(1, count=1)
+    with client.websocket_connect("/webcam") as socket:
+        for content in (frame, frame, b"no picture", frame):
+            ask(socket, content)
+        assert weights == [1, 1, 1, routes.FACELESS]
+        for _ in range(12):
+            socket.send_bytes(frame)
+        for _ in range(12):
+            socket.receive_json()
+    assert routes.PUSHING in weights[4:]
+    queue.close()
 
 
 # Photos
@@ -138,6 +204,14 @@ def test_photo_that_is_too_long_is_refused(client, monkeypatch):
     assert "larger than" in client.post("/photo", content=bytes(1001)).json()["error"]
 
 
+def test_photos_of_one_client_at_the_same_time_are_bounded(client, monkeypatch):
+    monkeypatch.setattr(routes, "PHOTOS_PER_CLIENT", 0)
+    monkeypatch.setattr(routes, "REFUSAL_S", 0)
+    refused = client.post("/photo", content=picture_file("gray", people=1))
+    assert refused.status_code == 429
+    assert "Too many pictures" in refused.json()["error"]
+
+
 def test_large_photo_is_sent_back_scaled_down(client):
     content = cv2.imencode(".jpg", np.full((2000, 3200), 90, np.uint8))[1].tobytes()
     answer = client.post("/photo", content=content).json()
@@ -148,9 +222,7 @@ def test_large_photo_is_sent_back_scaled_down(client):
 def test_network_without_activation_maps_reads_photos(detector, tmp_path):
     from champion import ServedModel
 
-    app = FastAPI()
-    app.include_router(Routes(ServedModel(str(write_linear(tmp_path / "m.onnx"))), detector, faces="largest").router)
-    client = TestClient(app)
+    client = app_client(ServedModel(str(write_linear(tmp_path / "m.onnx"))), {"haar": detector}, faces="largest")
     (reading,) = client.post("/photo", content=picture_file("gray", people=2)).json()["readings"]
     assert "heat" not in reading
     assert client.get("/faces").json() == "largest"

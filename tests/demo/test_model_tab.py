@@ -1,0 +1,82 @@
+"""What the model tab shows, without a browser."""
+
+import copy
+from dataclasses import replace
+
+import gradio as gr
+import pytest
+
+from champion import ServedModel
+from model_tab import ModelTab, describe, model_choices, version_table
+
+VERSIONS = [
+    {"model": "faces", "version": "3", "aliases": ""},
+    {"model": "faces", "version": "2", "aliases": "champion, tested"},
+    {"model": "faces-sample", "version": "1", "aliases": "champion"},
+]
+
+
+@pytest.fixture
+def registered(shipped) -> ServedModel:
+    """The shipped model as if it came from a registry that does not respond any more."""
+    tags = {"dataset": "fer2013", "run_id": "5f2b", "val_accuracy": "0.70336", "unused": "tag"}
+    served = copy.copy(shipped)
+    served.uri, served.message = "models:/faces@champion", "The registry refused."
+    served.current = replace(shipped.current, source="models:/faces/2", tags=tags)
+    served._versions = VERSIONS
+    return served
+
+
+@pytest.fixture
+def tab(registered) -> ModelTab:
+    with gr.Blocks() as page:
+        return ModelTab(registered, page)
+
+
+def test_choices_are_aliases_then_versions_of_each_model(registered):
+    assert model_choices(registered, VERSIONS) == [
+        "models:/faces@champion",
+        "models:/faces@tested",
+        "models:/faces/3",
+        "models:/faces/2",
+        "models:/faces-sample@champion",
+        "models:/faces-sample/1",
+    ]
+
+
+def test_refresh_never_sets_the_choice(tab, registered):
+    about, choice, table, shown = tab._refresh({})
+    assert about.startswith("**Serving** `models:/faces/2`")
+    assert choice["choices"][0] == "models:/faces@champion"
+    assert "value" not in choice
+    assert "faces-sample" in table
+    assert tab._refresh(shown)[:3] == (gr.skip(), gr.skip(), gr.skip())
+    registered._versions = [{"model": "faces", "version": "4", "aliases": ""}, *VERSIONS]
+    about, choice, table, _ = tab._refresh(shown)
+    assert about == gr.skip()
+    assert "models:/faces/4" in choice["choices"]
+    assert "value" not in choice
+
+
+def test_wrong_choice_is_explained(tab):
+    assert 'role="alert"' in tab._switch_model("<b>")
+    assert "&lt;b&gt;" in tab._switch_model("<b>")
+    assert "longer than 200 characters" in tab._switch_model("models:/" + "a" * 1_000_000)
+    assert 'role="alert"' in tab._switch_model(None)
+
+
+def test_versions_are_a_table_or_a_sentence():
+    assert "<td>champion, tested</td>" in version_table(VERSIONS)
+    assert "no versions yet" in version_table([])
+
+
+def test_model_is_described_with_its_scores_and_error(registered):
+    lines = describe(registered).split("\n\n")
+    assert lines[:2] == ["**Serving** `models:/faces/2` as `models:/faces@champion`", "The registry refused."]
+    assert "dataset `fer2013`" in lines[2]
+    assert lines[3] == "val accuracy **0.703**"
+
+
+def test_file_is_described_without_a_registry(shipped):
+    assert describe(shipped).startswith(f"**Serving** `{shipped.current.source}`")
+    assert "None" not in describe(shipped)
