@@ -1,6 +1,6 @@
-"""Measure how the margin of a detector's crop affects the accuracy: the curve that inference.detector.MARGIN is from.
+"""Measure how the margin of a detector's crop affects the accuracy: the curve that a detector's `margin` is from.
 
-    python benchmarks/crop_margin.py --faces build/faces.npz [--model model.onnx] [--count 1500] [--figure margin.png]
+    python benchmarks/crop_margin.py --faces build/faces.npz [--detector yunet] [--model model.onnx] [--count 1500]
 
 Faces of val are pasted into larger images, detected there and cropped by to_model_input. The accuracy on the detected
 faces is compared with the accuracy on FER-2013's own crops of the same faces. Also prints the accuracy by confidence,
@@ -18,14 +18,15 @@ from emotion_detection.data.dataset import load
 from emotion_detection.evaluation import detector_crops
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.classifier import EmotionClassifier
-from emotion_detection.inference.detector import HaarDetector
+from emotion_detection.inference.detector import load_detector
 
-MARGINS = np.arange(-0.15, 0.36, 0.05)
+MARGINS = np.arange(-0.24, 0.13, 0.04)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, required=True, help="npz file of the prepare stage, of FER-2013")
+    parser.add_argument("--detector", default="haar", help="haar, yunet, or the path of YuNet's file")
     parser.add_argument("--model", type=Path, default=pretrained.MODEL)
     parser.add_argument("--count", type=int, default=1500, help="number of faces")
     parser.add_argument("--figure", type=Path, help="PNG file to write")
@@ -34,7 +35,9 @@ def main() -> None:
     classifier = EmotionClassifier(arguments.model)
     print_accuracy_by_confidence(classifier.probabilities(val.images), val.labels)
     val = val[np.random.default_rng(0).permutation(len(val))[: arguments.count]]
-    detected, crops = detector_crops.detect_pasted_faces(val.images, HaarDetector(), margins=MARGINS.tolist(), seed=0)
+    detected, crops = detector_crops.detect_pasted_faces(
+        val.images, load_detector(arguments.detector), margins=MARGINS.tolist(), seed=0
+    )
     labels = val.labels[detected]
     plain = float((classifier.probabilities(val.images[detected]).argmax(1) == labels).mean())
     accuracies = [float((classifier.probabilities(faces).argmax(1) == labels).mean()) for faces in crops]

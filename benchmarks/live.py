@@ -22,10 +22,10 @@ import yaml
 from emotion_detection.commands.adopt import merged
 from emotion_detection.config import check_params
 from emotion_detection.data.dataset import load
+from emotion_detection.decoding.images import decode
 from emotion_detection.evaluation.detector_crops import draw_background, draw_scene, paste_face, place_boxes
 from emotion_detection.inference.detector import HaarDetector, to_gray
-from emotion_detection.inference.face_tracker import FaceTracker
-from emotion_detection.inference.media import decode_image
+from emotion_detection.inference.face_tracker import SMOOTHING_S, FaceTracker
 from emotion_detection.inference.reading import Box
 from emotion_detection.inference.recognizer import Recognizer
 from emotion_detection.model.architectures import build
@@ -165,7 +165,7 @@ def latency(faces: np.ndarray, recognizer: Recognizer, count: int) -> None:
         tracker, spent = FaceTracker(recognizer), []
         for number, jpeg in enumerate(jpegs):
             start = time.perf_counter()
-            tracker.recognize(decode_image(jpeg.tobytes(), "a frame"), number / FPS)
+            tracker.recognize(decode(jpeg.tobytes(), "a frame"), number / FPS)
             spent.append(1000 * (time.perf_counter() - start))
         middle, late = np.percentile(spent, (50, 95))
         print(f"server latency, 640x480, {people:2} faces: p50 {middle:.1f} ms, p95 {late:.1f} ms")
@@ -215,7 +215,7 @@ def recall(faces: np.ndarray) -> None:
 def steadiness(faces: np.ndarray, recognizer: Recognizer) -> None:
     """Changes of the emotion per minute of five swaying people, with and without smoothing, and the delay."""
     frames = swaying_video(faces, 5, 480, 640, (70, 110), 250, np.random.default_rng(2))
-    for smoothing_s in (0.0, 0.3):
+    for smoothing_s in (0.0, SMOOTHING_S):
         tracker, flips, shown = FaceTracker(recognizer, smoothing_s=smoothing_s), 0, 0
         last: dict[int | None, str] = {}
         for number, frame in enumerate(frames):
@@ -225,7 +225,7 @@ def steadiness(faces: np.ndarray, recognizer: Recognizer) -> None:
                 shown += 1
         minutes = shown / FPS / 60
         print(f"smoothing {smoothing_s:.1f} s: {flips / minutes:.0f} changes per person and minute, {len(last)} tracks")
-    print(f"a change of expression shows after {0.3 * np.log(2):.2f} s (the majority of the average)")
+    print(f"a change of expression shows after {SMOOTHING_S * np.log(2):.2f} s (the majority of the average)")
 
 
 if __name__ == "__main__":

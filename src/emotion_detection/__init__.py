@@ -5,9 +5,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emotion_detection.decoding.images import read_image
     from emotion_detection.emotions import EMOTIONS
     from emotion_detection.inference.face_tracker import FaceTracker
-    from emotion_detection.inference.media import read_image
     from emotion_detection.inference.reading import Box, Reading
     from emotion_detection.inference.recognizer import Recognizer
 
@@ -24,7 +24,7 @@ _MODULES = {
     "FaceTracker": "inference.face_tracker",
     "Reading": "inference.reading",
     "Recognizer": "inference.recognizer",
-    "read_image": "inference.media",
+    "read_image": "decoding.images",
 }
 
 

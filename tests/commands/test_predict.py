@@ -15,13 +15,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tests.support.paths import ROOT
+from tests.support.versions import register_version
 from tests.support.videos import write_video
 
 from emotion_detection import cli
 from emotion_detection.commands.predict import annotated_names
+from emotion_detection.decoding.images import read_image
 from emotion_detection.emotions import EMOTIONS
+from emotion_detection.experiments import registry
+from emotion_detection.inference import pretrained
 from emotion_detection.inference.annotate import save_image
-from emotion_detection.inference.media import Video, open_video, read_image
+from emotion_detection.inference.classifier import EmotionClassifier
+from emotion_detection.inference.media import Video, open_video
 from emotion_detection.inference.table import COLUMNS
 from emotion_detection.synthetic.sample import draw_frame
 
@@ -45,9 +50,15 @@ def run(*arguments):
     return 0
 
 
+@pytest.fixture(autouse=True)
+def no_registry(tmp_path_factory, monkeypatch):
+    """The checkout under test may have a registry."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'absent.db'}")
+
+
 def only_error(capsys):
-    """The only line on stderr, which is an error."""
-    (line,) = capsys.readouterr().err.splitlines()
+    """The only line on stderr, which is an error, besides the name of the model."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("model: ")]
     assert line.startswith("error: ")
     return line
 
@@ -93,6 +104,72 @@ def test_picture_without_faces_is_not_an_error(tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text()) == []
 
 
+def test_pictures_without_a_face_are_named(photo, capsys):
+    for number in range(24):
+        save_image(EMPTY, photo.parent / f"wall-{number:02}.png")
+    assert run(photo.parent) == 0
+    printed, errors = capsys.readouterr()
+    assert printed.startswith("25 pictures, 2 faces: ")
+    _, note = errors.splitlines()
+    assert note.startswith(f"no face was found in 24 of 25 pictures: {photo.parent / 'wall-00.png'}, ")
+    assert note.endswith(f"{photo.parent / 'wall-19.png'} and 4 more")
+
+
+def test_crops_are_read_without_a_detector(drawn, tmp_path, capsys):
+    for number, (face, side_px) in enumerate(zip(drawn.images, (48, 48, 96, 240), strict=False)):
+        crop = cv2.resize(face, (side_px, side_px), interpolation=cv2.INTER_NEAREST)
+        save_image(cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB), tmp_path / "in" / f"{number}.png")
+    assert run(tmp_path / "in", "--crops", "--out", tmp_path / "r.csv") == 0
+    assert capsys.readouterr().out.startswith("4 pictures, 4 faces: ")
+    rows = read(tmp_path / "r.csv")
+    assert [(row["left"], row["top"], row["width"], row["height"]) for row in rows] == [
+        ("0", "0", side, side) for side in ("48", "48", "96", "240")
+    ]
+    expected = EmotionClassifier(pretrained.MODEL).probabilities(drawn.images[:4])
+    read_probabilities = [[float(row[f"p_{emotion}"]) for emotion in EMOTIONS] for row in rows]
+    np.testing.assert_allclose(read_probabilities, expected, atol=1e-3)  # scaled by whole numbers: nothing is lost
+
+
+def test_crops_are_suggested_for_small_square_pictures_without_a_face(tmp_path, capsys):
+    for number in range(3):
+        save_image(EMPTY[:48, :48], tmp_path / f"{number}.png")
+    assert run(tmp_path) == 0
+    assert "use --crops" in capsys.readouterr().err
+    assert run(tmp_path, "--crops") == 0
+    assert "use --crops" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("store")
+def test_champion_reads_where_there_is_a_registry(photo, capsys):
+    assert run(photo) == 0
+    assert "model: the shipped model, because the registry does not contain" in capsys.readouterr().err
+    pretrained.seed_registry()
+    assert run(photo) == 0
+    assert "model: models:/emotion-detection/1, the champion of the registry" in capsys.readouterr().err
+    registry.set_alias(pretrained.MODEL_NAME, pretrained.ALIAS, register_version())
+    assert run(photo) == 0
+    assert "model: models:/emotion-detection/2, the champion of the registry" in capsys.readouterr().err
+    assert run(photo, "--model", pretrained.MODEL) == 0
+    assert f"model: {pretrained.MODEL}\n" in capsys.readouterr().err
+
+
+def test_store_that_does_not_exist_is_not_created(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'absent.db'}")
+    assert run(photo) == 0
+    assert "model: the shipped model\n" in capsys.readouterr().err
+    assert not (tmp_path / "absent.db").exists()
+
+
+def test_unreachable_registry_is_named_and_the_shipped_model_reads(photo, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert run(photo) == 0
+    printed, errors = capsys.readouterr()
+    assert "1 picture, 2 faces" in printed
+    assert errors.startswith("model: the shipped model, because ")
+    assert "http://127.0.0.1:1" in errors
+
+
 def test_unreadable_pictures_of_a_folder_are_reported(photo, tmp_path, capfd):
     folder = photo.parent
     save_image(ONE, folder / "b" / "one.jpg")
@@ -106,7 +183,7 @@ def test_unreadable_pictures_of_a_folder_are_reported(photo, tmp_path, capfd):
     printed, errors = capfd.readouterr()
     assert printed.startswith("3 pictures, 4 faces: ")
     names = [folder / name for name in ("empty.png", "half.jpg", "b/text.jpg")]
-    assert [line.split(" is ")[0] for line in errors.splitlines()] == [f"error: {name}" for name in names]
+    assert [line.split(" is ")[0] for line in errors.splitlines()[1:]] == [f"error: {name}" for name in names]
     rows = pq.read_table(out).to_pylist()
     assert [row["source"] for row in rows] == [str(photo)] * 2 + [str(folder / "z.tif"), str(folder / "b" / "one.jpg")]
     written = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.*"))
@@ -236,7 +313,7 @@ def test_ctrl_c_ends_a_camera_and_keeps_the_readings(clip, tmp_path, monkeypatch
 def test_ctrl_c_during_a_video_leaves_no_files(clip, tmp_path, monkeypatch, capsys, ctrl_c):  # noqa: ARG001
     replace_video(monkeypatch, Interrupted, clip, live=False)
     assert run(clip, "--out", tmp_path / "r.csv", "--annotate", tmp_path / "a.mp4") == 130
-    assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; nothing was written"
     assert list(tmp_path.iterdir()) == [clip]
 
 
@@ -251,7 +328,7 @@ def test_readings_of_a_truncated_video_are_kept(tmp_path, capfd):
     path = write_video(tmp_path / "v.avi", swaying(10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert run(path, "--out", tmp_path / "r.csv") == 1
-    assert "is truncated" in only_error(capfd)
+    assert re.search(r"v\.avi: \d of 10 frames could be read", only_error(capfd))
     assert len(read(tmp_path / "r.csv")) >= 6
 
 
@@ -279,6 +356,8 @@ def test_existing_outputs_are_not_overwritten(photo, tmp_path, capsys):
         ("in", ["--model", "absent.onnx"], "absent.onnx"),
         ("in", ["--model", "in/photo.png"], "photo.png"),
         ("in", ["--detector", "absent.onnx"], "absent.onnx"),
+        ("in", ["--crops", "--detector", "haar"], "omit one of the two"),
+        ("clip.mp4", ["--crops"], "clip.mp4 is a video: omit --crops"),
         ("clip.mp4", ["--annotate", "folder"], "is not an .mp4"),
         ("absent.jpg", [], "does not exist"),
         ("none", [], "contains no images"),
@@ -328,13 +407,15 @@ def test_module_is_a_command(photo):
         [sys.executable, "-m", "emotion_detection.predict", photo], capture_output=True, text=True, check=True
     )
     assert process.stdout.splitlines()[-1].startswith("1 picture, 2 faces: ")
-    assert process.stderr == ""
+    assert process.stderr == "model: the shipped model\n"
 
 
 def test_help_lists_the_options(capsys):
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert all(option in text for option in ("--out", "--annotate", "--figure", "--model", "--detector", "--faces"))
+    assert all(
+        option in text for option in ("--out", "--annotate", "--figure", "--model", "--detector", "--faces", "--crops")
+    )
     assert "a-2.png" in text
     assert "models:/NAME@ALIAS" in text
 

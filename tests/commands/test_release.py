@@ -1,6 +1,8 @@
 """`make release` replaces the shipped folder completely, or not at all."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from tests.support.paths import PRETRAINED
 
 from emotion_detection.commands.release import FIGURES, ReleasePaths, release
 from emotion_detection.data.dataset import save
-from emotion_detection.errors import DataError, ModelError, UsageError
+from emotion_detection.errors import DataError, EmotionDetectionError, ModelError, UsageError
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.stages.evaluate import prediction_rows, write_csv
 
@@ -131,3 +133,29 @@ def test_report_of_other_faces_is_rejected(paths, drawn, classifier):
 def test_missing_file_is_named(paths, tmp_path, file):
     (tmp_path / file).unlink()
     assert_rejected(paths, UsageError, f"{Path(file).name} does not exist: run `make repro`")
+
+
+@pytest.mark.parametrize(
+    "name", ["model/run.json", "data_report.json", "report/predictions_val.csv", "report/metrics.json"]
+)
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"a,b\n1,2\n", b'{"train": 3, "run_id": "0"}'])
+def test_damaged_file_is_refused_and_the_shipped_model_stays(paths, tmp_path, name, content):
+    paths.pretrained.mkdir()
+    (paths.pretrained / "model.onnx").write_text("the last good one")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EmotionDetectionError):
+        release(paths)
+    assert [path.name for path in paths.pretrained.iterdir()] == ["model.onnx"]
+
+
+def test_full_disk_keeps_the_shipped_model(paths, monkeypatch):
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    paths.pretrained.mkdir()
+    (paths.pretrained / "model.onnx").write_text("the last good one")
+    monkeypatch.setattr(shutil, "copy", fill)
+    with pytest.raises(OSError, match="No space left") as error:
+        release(paths)
+    assert error.value.filename == str(paths.pretrained)
+    assert [path.name for path in paths.pretrained.iterdir()] == ["model.onnx"]

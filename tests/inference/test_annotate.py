@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from emotion_detection.decoding.images import read_image
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.inference.annotate import draw, save_image
-from emotion_detection.inference.media import read_image
 from emotion_detection.inference.reading import Box, Reading
 from emotion_detection.plotting.colors import COLORS, rgb
 
@@ -103,6 +103,39 @@ def test_bars_do_not_cover_another_face():
         single = draw(plain(), [reading(second, UNSURE)])
         inside = np.s_[second[1] + 5 : second[1] + 135, second[0] + 5 : second[0] + 135]
         assert (drawn[inside] == single[inside]).all()
+
+
+def darkened(frame, drawn):
+    """Where a panel was drawn: a third of the background's brightness."""
+    return (drawn == frame // 3).all(axis=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((360, 480), (70, 154, 234, 234)),  # room for a small panel only
+        ((360, 480), (20, 60, 320, 320)),  # room below only
+        ((480, 480), (160, 0, 320, 320)),
+        ((1500, 2000), (295, 647, 956, 956)),
+        ((300, 300), (4, 4, 292, 292)),  # no room at all
+    ],
+)
+def test_panel_covers_no_part_of_a_face_in_a_portrait(size, box):
+    frame = plain(*size)
+    drawn = draw(frame, [reading(box)])
+    left, top, width, height = box
+    inside = np.s_[top + 5 : top + height - 5, left + 5 : left + width - 5]
+    assert not darkened(frame, drawn)[inside].any()
+    assert colored(drawn, "sad").any()  # the bars are there
+
+
+def test_panel_is_next_to_its_face_when_there_are_several():
+    boxes = [(20, 200, 250, 250), (370, 200, 250, 250)]
+    frame = plain()
+    drawn = darkened(frame, draw(frame, [reading(box) for box in boxes]))
+    assert drawn[:, 276:364].any()  # between the faces
+    for left, top, width, height in boxes:
+        assert not drawn[top + 5 : top + height - 5, left + 5 : left + width - 5].any()
 
 
 def test_bars_in_a_crowd_are_narrow_and_inside_the_box():

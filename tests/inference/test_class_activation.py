@@ -1,7 +1,9 @@
 """The mean of a class activation map is the logit, so the maps show the evidence for the network's output."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from tests.support.onnx_files import write_linear, write_pooled
 from tests.support.paths import PRETRAINED
 
@@ -54,3 +56,21 @@ def test_nonlinear_operation_after_pooling_is_rejected(tmp_path):
 def test_network_without_global_average_pooling_is_rejected(tmp_path):
     with pytest.raises(ModelError, match=r"model\.onnx does not end with global average pooling"):
         ClassActivationMapper(write_linear(tmp_path / "model.onnx"))
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    model = onnx.load(write_pooled(tmp_path / "model.onnx", dense=True))
+    model.graph.node.insert(5, helper.make_node("Concat", ["logits", "logits"], ["twice"], axis=1))
+    model.graph.node[7].input[0] = "twice"
+    dense = next(tensor for tensor in model.graph.initializer if tensor.name == "dense")
+    dense.CopyFrom(numpy_helper.from_array(np.zeros((32, 7), np.float16), "dense"))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="global average pooling"):
+        ClassActivationMapper(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model"])
+def test_other_file_is_refused(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be loaded as an ONNX model"):
+        ClassActivationMapper(tmp_path / "model.onnx")

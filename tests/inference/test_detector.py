@@ -8,7 +8,7 @@ import pytest
 
 from emotion_detection.errors import ModelError
 from emotion_detection.evaluation.detector_crops import detect_pasted_faces, draw_background, draw_scene, paste_face
-from emotion_detection.inference.detector import HaarDetector, YunetDetector, to_gray, to_model_input
+from emotion_detection.inference.detector import HaarDetector, load_detector, to_gray, to_model_input
 from emotion_detection.inference.reading import Box
 
 
@@ -105,10 +105,7 @@ def test_other_arrays_are_rejected(frame):
         to_gray(frame)
 
 
-def test_missing_or_wrong_yunet_model_is_rejected(tmp_path):
-    with pytest.raises(ModelError, match=r"absent\.onnx does not exist: download face_detection_yunet"):
-        YunetDetector(tmp_path / "absent.onnx")
-    wrong = tmp_path / "wrong.onnx"
-    wrong.write_text("no model")
-    with pytest.raises(ModelError, match=r"wrong\.onnx cannot be loaded as a YuNet model"):
-        YunetDetector(wrong)
+def test_detectors_are_loaded_by_name_or_path(tmp_path):
+    assert isinstance(load_detector("haar"), HaarDetector)
+    with pytest.raises(ModelError, match=r"absent\.onnx does not exist: use haar, yunet or the path of"):
+        load_detector(tmp_path / "absent.onnx")

@@ -1,6 +1,8 @@
 """People keep their tracks, their readings are smoothed without delay, and different people are not confused."""
 
 import math
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -11,7 +13,7 @@ from emotion_detection.evaluation.detector_crops import draw_background, paste_f
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.detector import HaarDetector
 from emotion_detection.inference.face_tracker import FORGET_S, SCAN_EVERY_S, SMOOTHING_S, FaceTracker
-from emotion_detection.inference.reading import Box
+from emotion_detection.inference.reading import Box, Reading
 from emotion_detection.inference.recognizer import Recognizer
 
 RATE = 25  # frames a second
@@ -28,13 +30,28 @@ class FixedClassifier(EmotionClassifier):
 
 
 class CountingDetector(HaarDetector):
-    """Counts how often the complete frame is searched."""
+    """Counts its scans."""
 
     scans = 0
 
     def detect(self, gray, *, smallest_px=0, largest_px=0):
-        self.scans += not smallest_px
+        self.scans += 1
         return super().detect(gray, smallest_px=smallest_px, largest_px=largest_px)
+
+
+class ScriptedDetector:
+    """Finds the given boxes, whatever the frame shows."""
+
+    margin = 0.0
+    boxes: Sequence[tuple[int, int]] = ()
+
+    def detect(self, gray, *, smallest_px=0, largest_px=0):  # noqa: ARG002
+        return [Box(left, top, 110, 110) for left, top in self.boxes]
+
+
+@pytest.fixture
+def scripted():
+    return Recognizer(FixedClassifier(), ScriptedDetector())
 
 
 @pytest.fixture
@@ -48,8 +65,13 @@ def probabilities_of(label, confidence=0.9):
     return row
 
 
+@cache
+def background():
+    return draw_background(300, 480, np.random.default_rng(5))
+
+
 def frame(*pasted):
-    canvas = draw_background(300, 480, np.random.default_rng(5))
+    canvas = background().copy()
     for face, (left, top) in pasted:
         paste_face(canvas, face, Box(left, top, 110, 110))
     return np.repeat(canvas[..., np.newaxis], 3, axis=2)
@@ -68,7 +90,7 @@ def test_moving_people_keep_their_tracks(recognizer, drawn_faces):
     assert {track for tracks in tracks_of_frames for track in tracks} == {1, 2}
 
 
-def test_only_surroundings_are_searched_between_scans(recognizer, drawn_faces):
+def test_faces_are_followed_between_scans(recognizer, drawn_faces):
     tracker = FaceTracker(recognizer)
     picture = frame((drawn_faces[0], (180, 90)))
     for number in range(50):
@@ -80,7 +102,7 @@ def test_new_face_is_detected_by_the_next_scan(recognizer, drawn_faces):
     tracker = FaceTracker(recognizer)
     tracker.recognize(frame((drawn_faces[0], (40, 90))), 0.0)
     both = frame((drawn_faces[0], (40, 90)), (drawn_faces[1], (300, 90)))
-    counts = [len(tracker.recognize(both, number / RATE)) for number in range(1, 2 + round(SCAN_EVERY_S * RATE))]
+    counts = [len(tracker.recognize(both, number / RATE)) for number in range(1, 3 + round(SCAN_EVERY_S * RATE))]
     assert counts[0] == 1
     assert counts[-1] == 2
 
@@ -156,3 +178,90 @@ def test_time_may_jump_back(recognizer, drawn_faces):
 def test_only_the_largest_face_is_tracked(drawn_faces):
     tracker = FaceTracker(Recognizer(FixedClassifier(), HaarDetector(), faces="largest"))
     assert len(tracker.recognize(frame((drawn_faces[0], (40, 90)), (drawn_faces[1], (300, 90))), 0.0)) == 1
+
+
+def test_box_that_is_found_once_is_not_shown(scripted, drawn_faces):
+    tracker = FaceTracker(scripted)
+    for number in range(20):
+        scripted.detector.boxes = [(60, 90)] if number != 10 else [(60, 90), (300, 100)]
+        (reading,) = tracker.recognize(frame((drawn_faces[0], (60, 90))), number / RATE)
+        assert reading.track == 1
+
+
+def test_box_that_is_found_twice_is_shown_at_the_second_time(scripted, drawn_faces):
+    tracker = FaceTracker(scripted)
+    counts = []
+    for number in range(4):
+        scripted.detector.boxes = [(60, 90), (300, 100)] if number else [(60, 90)]
+        both = frame((drawn_faces[0], (60, 90)), (drawn_faces[1], (300, 100)))
+        counts.append(len(tracker.recognize(both, 0.4 * (number > 0) + number / RATE)))
+    assert counts[0] == 1
+    assert counts[-1] == 2
+
+
+def test_new_face_is_shown_at_once_in_a_slow_video(scripted, drawn_faces):
+    tracker = FaceTracker(scripted)
+    tracker.recognize(frame(), 0.0)
+    scripted.detector.boxes = [(60, 90)]
+    (reading,) = tracker.recognize(frame((drawn_faces[0], (60, 90))), 1.0)
+    assert reading.track == 1
+
+
+def test_person_who_returns_within_two_seconds_keeps_the_track(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    for number in range(5):
+        tracker.recognize(frame((drawn_faces[0], (60, 90))), number / RATE)
+    for number in range(5, 45):
+        tracker.recognize(frame(), number / RATE)
+    shown = [tracker.recognize(frame((drawn_faces[0], (90, 100))), number / RATE) for number in range(45, 52)]
+    assert [reading.track for reading in shown[-1]] == [1]
+
+
+def test_face_that_the_detector_misses_is_followed_for_a_second(scripted, drawn_faces):
+    tracker = FaceTracker(scripted)
+    scripted.detector.boxes = [(60, 90)]
+    tracker.recognize(frame((drawn_faces[0], (60, 90))), 0.0)
+    scripted.detector.boxes = []
+    last = []
+    for number in range(1, 40):
+        readings = tracker.recognize(frame((drawn_faces[0], (60 + 2 * number, 90))), number / RATE)
+        if readings:
+            last = [number, readings[0].box.left]
+    assert 25 <= last[0] <= 35
+    assert last[1] == pytest.approx(60 + 2 * 25, abs=8)
+
+
+def test_people_who_cross_keep_their_tracks_and_probabilities(scripted, drawn_faces):
+    """One person is always happy and the other always sad; their boxes cross within a second."""
+    emotions = {0: probabilities_of(3), 1: probabilities_of(4)}
+    tracker = FaceTracker(scripted)
+    for number in range(50):
+        places = [(20 + 6 * number, 60), (330 - 6 * number, 130)]
+        scripted.detector.boxes = places
+        seen = frame(*zip(drawn_faces[:2], places, strict=True))
+        scripted.read = lambda _, boxes, places=places: [
+            Reading(box, emotions[int(abs(box.top - places[1][1]) < abs(box.top - places[0][1]))]) for box in boxes
+        ]
+        readings = {reading.track: reading for reading in tracker.recognize(seen, number / RATE)}
+    assert set(readings) == {1, 2}
+    assert readings[1].probabilities[3] > 0.85
+    assert readings[2].probabilities[4] > 0.85
+
+
+def test_nothing_is_scanned_while_all_faces_are_followed(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    picture = frame((drawn_faces[0], (180, 90)))
+    tracker.recognize(picture, 0.0)
+    scans = recognizer.detector.scans
+    for number in range(1, 6):
+        tracker.recognize(picture, number / RATE)
+    assert recognizer.detector.scans == scans
+
+
+def test_cut_is_scanned_at_once(recognizer, drawn_faces):
+    tracker = FaceTracker(recognizer)
+    for number in range(3):
+        tracker.recognize(frame((drawn_faces[0], (60, 90))), number / RATE)
+    scans = recognizer.detector.scans
+    tracker.recognize(frame((drawn_faces[1], (300, 100))), 3 / RATE)
+    assert recognizer.detector.scans == scans + 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -115,6 +116,14 @@ def test_rows_are_not_kept_in_memory(tmp_path):
         for _ in range(3 * ROW_GROUP // len(VIDEO)):
             write(VIDEO)
         assert (tmp_path / "unfinished-t.csv").stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_name_with_a_colon_is_no_address(suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with table(Path(f"10:30{suffix}")) as write:
+        write(STILL)
+    assert (tmp_path / f"10:30{suffix}").is_file()
 
 
 def test_unknown_suffix_is_reported(tmp_path):

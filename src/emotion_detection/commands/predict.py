@@ -1,5 +1,6 @@
 """The `predict` command: read the expressions of the faces in a picture, a folder, a video or a camera."""
 
+import os
 import signal
 import sys
 import threading
@@ -8,32 +9,38 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from tqdm import tqdm
 
 from emotion_detection.arrays import Frame
 from emotion_detection.atomic import atomic_output
-from emotion_detection.errors import MediaError, UsageError
+from emotion_detection.decoding.images import SUFFIXES as IMAGE_SUFFIXES
+from emotion_detection.decoding.images import read_image
+from emotion_detection.errors import EmotionDetectionError, MediaError, StoreError, UsageError
+from emotion_detection.experiments.store_location import store_exists
 from emotion_detection.inference.annotate import draw, save_image
-from emotion_detection.inference.detector import YunetDetector
+from emotion_detection.inference.detector import FaceDetector, load_detector
 from emotion_detection.inference.face_tracker import FaceTracker
 from emotion_detection.inference.media import (
-    IMAGE_SUFFIXES,
     SourceKind,
     Video,
     find_images,
     open_video,
-    read_image,
     source_kind,
 )
+from emotion_detection.inference.pretrained import CHAMPION
 from emotion_detection.inference.reading import Reading
-from emotion_detection.inference.recognizer import Recognizer
+from emotion_detection.inference.recognizer import FaceCrops, Recognizer
 from emotion_detection.inference.table import Row, Tally, rows, table
 from emotion_detection.inference.video_writer import CODECS, video_writer
 
 ANNOTATED_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png")  # of pictures that keep their format
+LISTED_PICTURES = 20  # of those without a face
+CROP_PX = 256  # a square picture up to this size is probably the crop of a face
+SQUARE = 1.25  # the longer side divided by the shorter one
+SHIPPED = "the shipped model"
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,15 @@ class Totals:
     count: int = 0
     tally: Tally = field(default_factory=Tally)
     failures: list[str] = field(default_factory=list)
+    without_face: list[Path] = field(default_factory=list)  # pictures only
+    like_crops: int = 0  # how many of them are small and about square
+
+    def add(self, result: FrameResult) -> None:
+        self.count += 1
+        self.tally.add(result.rows)
+        if result.time_s is None and not result.readings:
+            self.without_face.append(result.path)
+            self.like_crops += _looks_like_crop(result.frame_rgb)
 
 
 @Parameter(name="*")
@@ -79,17 +95,20 @@ class PredictOptions:
     figure: Path | None = None
     """Figure to write (.png): a timeline of every person in a video, bars for pictures."""
     model: str | None = None
-    """An .onnx file or models:/NAME@ALIAS; by default the shipped model."""
-    detector: Path | None = None
-    """YuNet's .onnx file, to detect faces with YuNet."""
+    """An .onnx file or models:/NAME@ALIAS; by default the champion of the project's model registry, or the shipped
+    model if there is no registry."""
+    detector: str | None = None
+    """haar (the default), yunet, or the path of YuNet's .onnx file."""
+    crops: Annotated[bool, Parameter(negative=())] = False
+    """The pictures are faces already, of any size: read each one as it is, and detect nothing."""
 
 
 def predict(options: PredictOptions) -> None:
     """Read the expressions of the faces in a picture, a folder of pictures, a video or a camera.
 
     Existing files are never overwritten. A picture that cannot be read is reported at the end, the other pictures are
-    read, and the exit status is 1. Ctrl-C ends a camera and keeps what was read. Other sources write nothing then, and
-    the exit status is 130.
+    read, and the exit status is 1. Pictures without a face are named on stderr; the exit status stays 0. Ctrl-C ends a
+    camera and keeps what was read. Other sources write nothing then, and the exit status is 130.
     """
     try:
         _predict(options)
@@ -105,8 +124,7 @@ def predict(options: PredictOptions) -> None:
 def _predict(options: PredictOptions) -> None:
     kind = source_kind(options.source)
     _check_outputs(options, kind)
-    detector = YunetDetector(options.detector) if options.detector else None
-    recognizer = Recognizer.load(options.model, detector=detector, faces=options.faces)
+    recognizer, model = _load_recognizer(options, _detector(options, kind))
     with ExitStack() as stack:
         if kind in ("video", "camera"):
             totals = Totals("frame")
@@ -119,17 +137,76 @@ def _predict(options: PredictOptions) -> None:
             results = _read_pictures(paths, recognizer, totals, stop_at_error=kind == "image")
             outputs = _picture_outputs(options, stack, paths)
         for result in results:
-            totals.count += 1
-            totals.tally.add(result.rows)
+            if not totals.count:
+                print(f"model: {model}", file=sys.stderr)
+            totals.add(result)
             for output in outputs:
                 output(result)
             if kind == "image" and not options.out:
                 _print_readings(result.readings)
+    _report(totals)
+
+
+def _report(totals: Totals) -> None:
+    """Print the totals, the pictures without a face and the failures; exit with status 1 if there are failures."""
     print("\n".join(totals.tally.summary(totals.count, totals.unit)))
+    for note in _notes_without_face(totals):
+        print(note, file=sys.stderr)
     for failure in totals.failures:
         print(f"error: {failure}", file=sys.stderr)
     if totals.failures:
         sys.exit(1)
+
+
+def _detector(options: PredictOptions, kind: SourceKind) -> FaceDetector:
+    if not options.crops:
+        return load_detector(options.detector or "haar")
+    if kind in ("video", "camera"):
+        raise UsageError(f"--crops reads pictures of one face each, but {options.source} is a {kind}: omit --crops")
+    if options.detector:
+        raise UsageError("--crops detects no faces, so it takes no --detector: omit one of the two")
+    return FaceCrops()
+
+
+def _load_recognizer(options: PredictOptions, detector: FaceDetector) -> tuple[Recognizer, str]:
+    """The recognizer and what to call its model: by default the champion, or the shipped model without a registry."""
+    if options.model or not store_exists():
+        return Recognizer.load(options.model, detector=detector, faces=options.faces), options.model or SHIPPED
+    try:
+        champion = _champion()
+        recognizer = Recognizer.load(champion, detector=detector, faces=options.faces)
+    except EmotionDetectionError as error:
+        reason = " ".join(str(error).split())
+        return Recognizer.load(detector=detector, faces=options.faces), f"{SHIPPED}, because {reason}"
+    return recognizer, f"{champion}, the champion of the registry"
+
+
+def _champion() -> str:
+    """The version that is the registry's champion now, as models:/NAME/NUMBER. Raises StoreError without one."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    try:
+        from emotion_detection.experiments.registry import resolve  # MLflow takes seconds to import
+    except ModuleNotFoundError as error:
+        raise StoreError(f"the model registry needs the package {error.name}: pip install {error.name}") from error
+    version = resolve(CHAMPION)
+    return f"models:/{version.name}/{version.number}"
+
+
+def _looks_like_crop(frame: Frame) -> bool:
+    shorter_px, longer_px = sorted(frame.shape[:2])
+    return longer_px <= min(CROP_PX, SQUARE * shorter_px)
+
+
+def _notes_without_face(totals: Totals) -> Iterator[str]:
+    """Name the pictures without a face, and suggest --crops if most of them look like faces already."""
+    missed = totals.without_face
+    if not missed:
+        return
+    names = ", ".join(map(str, missed[:LISTED_PICTURES]))
+    more = f" and {len(missed) - LISTED_PICTURES:,} more" if len(missed) > LISTED_PICTURES else ""
+    yield f"no face was found in {len(missed):,} of {totals.count:,} pictures: {names}{more}"
+    if 2 * totals.like_crops > len(missed):
+        yield "These pictures are small and about square. If each one is a face already, use --crops."
 
 
 def _check_outputs(options: PredictOptions, kind: SourceKind) -> None:

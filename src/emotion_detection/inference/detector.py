@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Protocol
 
 import cv2
@@ -10,75 +9,38 @@ import numpy as np
 
 from emotion_detection.arrays import Frame, Gray, Images
 from emotion_detection.emotions import IMAGE_SIZE
-from emotion_detection.errors import ModelError
+from emotion_detection.inference.haar import HaarDetector
 from emotion_detection.inference.reading import Box
+from emotion_detection.inference.yunet import YunetDetector, yunet_file
 
-# On an image scaled to SCAN_PX, these settings find more faces than the usual ones (default cascade, 1.3, 5) at full
-# size, with no more false detections and in less than half the time (benchmarks/live.py).
-CASCADE = "haarcascade_frontalface_alt2.xml"
-SCALE_FACTOR = 1.15
-NEIGHBORS = 4
-SCAN_PX = 320  # the shorter side
-SMALLEST_PX = 24  # of a face in the scaled image
-# The change of the box's side before cropping, from the curve of benchmarks/crop_margin.py on val.
-MARGIN = -0.08
-YUNET_SCORE = 0.7
+__all__ = ["FaceDetector", "HaarDetector", "YunetDetector", "load_detector", "to_gray", "to_model_input"]
+
+MARGIN = HaarDetector.margin
 
 
 class FaceDetector(Protocol):
     """Finds faces. Must be thread-safe."""
 
+    margin: float
+    """The change of a box's side before cropping, as a fraction, for the best accuracy on val."""
+
     def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:
         """Return the boxes of the faces.
 
-        The bounds of a face's side save time, and a detector may ignore them; 0 means no bound.
+        The bounds of a face's side save time, and a detector may return other faces too; 0 means no bound. Without a
+        bound, a large picture is searched for small faces as well.
         """
         ...
 
 
-class HaarDetector:
-    """OpenCV's cascade of frontal faces (Viola & Jones 2001), loaded once."""
+def load_detector(name: str | Path) -> FaceDetector:
+    """Load a detector: haar, yunet (downloaded once and cached), or the path of a YuNet file.
 
-    def __init__(self) -> None:
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
-        self._lock = Lock()  # a cascade reuses internal buffers
-
-    def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:
-        scale = min(SCAN_PX / max(min(gray.shape), 1), 1)
-        if scale < 1:
-            gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        smallest, largest = max(round(smallest_px * scale), SMALLEST_PX), round(largest_px * scale)
-        with self._lock:
-            boxes = self._cascade.detectMultiScale(
-                gray,
-                scaleFactor=SCALE_FACTOR,
-                minNeighbors=NEIGHBORS,
-                minSize=(smallest, smallest),
-                maxSize=(largest, largest),
-            )
-        return [Box(*(round(side / scale) for side in box)) for box in boxes]
-
-
-class YunetDetector:
-    """OpenCV's YuNet (Wu et al. 2023), from a face_detection_yunet_*.onnx file that the user provides."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ModelError if the file does not exist or is not a YuNet model."""
-        if not path.is_file():
-            raise ModelError(
-                f"{path} does not exist: download face_detection_yunet_2023mar.onnx from OpenCV's model zoo"
-            )
-        try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), YUNET_SCORE)
-        except cv2.error as error:
-            raise ModelError(f"{path} cannot be loaded as a YuNet model: {' '.join(str(error).split())}") from error
-        self._lock = Lock()
-
-    def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:  # noqa: ARG002
-        with self._lock:
-            self._network.setInputSize(gray.shape[::-1])
-            faces = self._network.detect(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR))[1]
-        return [] if faces is None else [Box(*map(round, row[:4].tolist())) for row in faces]
+    Raises ModelError if the file cannot be downloaded, does not exist or is not a YuNet model.
+    """
+    if str(name) == "haar":
+        return HaarDetector()
+    return YunetDetector(yunet_file() if str(name) == "yunet" else Path(name))
 
 
 def to_gray(frame_rgb: Frame) -> Gray:

@@ -89,7 +89,8 @@ def _parquet(path: Path) -> Iterator[Write]:
     types |= {"source": pa.string(), "emotion": pa.string(), "time_s": pa.float64(), "unsure": pa.bool_()}
     schema = pa.schema(list(types.items()))
     pending: list[Row] = []
-    with pq.ParquetWriter(path, schema) as writer:
+    # pyarrow would take a path with a colon, such as 10:30.parquet, for an address.
+    with path.open("wb") as stream, pq.ParquetWriter(stream, schema) as writer:
 
         def flush() -> None:
             writer.write_table(pa.Table.from_pylist(pending, schema))
