@@ -15,7 +15,7 @@ from emotion_detection.data.dataset import Faces
 from emotion_detection.synthetic.sample import draw_faces
 
 # The longest files, which run first: otherwise one process waits for another at the end.
-LONGEST = ("test_pipeline.py", "test_tune.py", "test_demo.py", "test_trainer.py")
+LONGEST = ("test_pipeline.py", "test_tune.py", "test_demo.py", "test_kills.py", "test_trainer.py")
 # The splits of the four faces of each emotion: two for train, one for val, one for test.
 SPLITS = np.array([0, 0, 1, 2], np.uint8)
 

@@ -2,116 +2,33 @@
 
 import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import mlflow
 import pytest
 import yaml
-from mlflow.entities import ViewType
+from tests.support.network import foreign_addresses, needs_strace, traced
 from tests.support.paths import ROOT
+from tests.support.project import NAME, QUICK, Project
 
-from emotion_detection.synthetic.sample import write_sample
-
-# Fast settings; the scores do not matter here.
-QUICK = {"widths": [4, 6, 8], "blocks": [1, 1, 1], "epochs": 2, "patience": 2, "batch_size": 32}
-NAME = "emotion-detection-sample"
 pytestmark = pytest.mark.timeout(1200)  # on a slow machine while other tests run
-
-
-class Project:
-    """A copy of the project with a small sample and fast settings."""
-
-    def __init__(self, folder: Path, store: Path) -> None:
-        self.folder = folder
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
-        self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
-        self.env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_CONFIG_GLOBAL": os.devnull, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        for name in self._tracked():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-        write_sample(folder / "sample" / "sample.zip", per_class=8, seed=5)
-        shutil.copyfile(store, folder / "mlflow.db")
-        self.set(**QUICK)
-        self.run("git", "init", "-q")
-        self.commit("a small copy")
-
-    @staticmethod
-    def _tracked() -> list[str]:
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-        ).stdout.split("\n")
-        return [name for name in listed if name and (ROOT / name).is_file() and name != "dvc.lock"]
-
-    def set(self, **train: object) -> None:
-        """Change the train section of params.yaml."""
-        path = self.folder / "params.yaml"
-        tree = yaml.safe_load(path.read_text())
-        tree["train"] |= train
-        path.write_text(yaml.safe_dump(tree, sort_keys=False))
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *command: str, fails: bool = False) -> str:
-        process = self.start(*command)
-        try:
-            output = process.communicate()[0]
-        finally:  # a test that runs into its timeout leaves no process behind
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        assert (process.returncode != 0) == fails, output
-        return output
-
-    def run_experiment(self, command: str) -> str:
-        """Run a command of README.md; wait until no experiment is queued or running where a user would wait."""
-        output = self.run("bash", "-c", command)
-        while command == "dvc queue status" and re.search(r"Queued|Running", output):
-            time.sleep(5)
-            output = self.run("bash", "-c", command)
-        return output
-
-    def stale(self) -> dict[str, object]:
-        """The stages that `dvc repro` would run, with their reasons."""
-        return json.loads(self.run("dvc", "status", "--json"))
-
-    def read(self, name: str) -> dict:
-        return json.loads((self.folder / "build" / name).read_text())
-
-    @property
-    def client(self) -> mlflow.MlflowClient:
-        uri = f"sqlite:///{self.folder / 'mlflow.db'}"
-        return mlflow.MlflowClient(uri, uri)
-
-    def runs(self) -> list[mlflow.entities.Run]:
-        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, run_view_type=ViewType.ALL))
-
-    def checkpoint_histories(self) -> list[Path]:
-        """The history files of complete checkpoints."""
-        return sorted(self.folder.glob("build/checkpoints/*/epoch-????/history.json"))
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, migrated_store):
     """A project after its first `dvc repro`."""
     project = Project(tmp_path_factory.mktemp("project"), migrated_store)
-    project.run("dvc", "repro")
+    project.run(*traced(project.connections, "dvc", "repro"))
     project.commit("the first run")
     yield project
     project.run("dvc", "queue", "stop", "--kill")  # workers wait for more experiments
+
+
+@needs_strace
+def test_pipeline_reaches_no_other_host(project):
+    assert foreign_addresses(project.connections) == set()
 
 
 def test_first_repro_registers_a_champion(project):

@@ -1,0 +1,47 @@
+"""A virtual environment that came from another folder is made again."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with the Makefile and an environment that is newer than what it depends on."""
+    folder = tmp_path / "a project"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+        os.utime(folder / name, (0, 0))
+    return folder
+
+
+def commands(folder, target):
+    """What `make` would run."""
+    return subprocess.run(["make", "-n", target], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_own_environment_is_kept(project):
+    (project / ".venv" / "installed").write_text(f"{project}\n")
+    assert commands(project, "repro").strip() == "dvc repro"
+
+
+@pytest.mark.parametrize("content", ["", "/elsewhere/project\n"])
+def test_environment_of_another_folder_is_installed_again(project, content):
+    (project / ".venv" / "installed").write_text(content)
+    printed = commands(project, "repro")
+    assert "--editable ." in printed
+    assert printed.strip().endswith("dvc repro")
+
+
+@pytest.mark.parametrize(("place", "kept"), [("here", True), ("/elsewhere/project/.venv", False)])
+def test_scripts_of_another_folder_are_removed(project, place, kept):
+    """Runs the line of the recipe that decides."""
+    activate = project / ".venv" / "bin" / "activate"
+    activate.write_text(f"VIRTUAL_ENV='{project / '.venv' if place == 'here' else place}'\n")
+    line = next(line for line in commands(project, "setup").splitlines() if "bin/activate" in line)
+    subprocess.run(["sh", "-c", line], cwd=project, check=True)
+    assert activate.exists() == kept
