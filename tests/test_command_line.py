@@ -73,8 +73,8 @@ import os, signal, sys, time
 from emotion_detection import command_line
 
 def stage():
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(60)
     except KeyboardInterrupt as error:
         print(type(error).__name__, error, flush=True)

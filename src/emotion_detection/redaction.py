@@ -62,7 +62,7 @@ def _remove_login(word: re.Match[str]) -> str:
     login, at, host = rest.rpartition("@")
     if not separator or not at:
         return word[0]
-    user = re.match(r"[\w.+-]{1,32}:", login)  # a login without a colon may be a token
+    user = re.match(r"[\w.+-]{1,32}:(?=.)", login)  # a login without a password may be a token
     return f"{start}://{user[0] if user else ''}{MASK}@{host}"
 
 

@@ -394,7 +394,7 @@ class MlflowImport:
 variable = sys.argv[1]
 sys.stdout.reconfigure(line_buffering=True)
 sys.meta_path.insert(0, MlflowImport())
-import emotion_detection.experiments.runs
+import emotion_detection.experiments.registry
 """
 
 

@@ -147,3 +147,21 @@ def test_full_disk_keeps_the_last_model(params, drawn, tmp_path, monkeypatch):
         train.save(result, settings, {"run_id": "0", "temperature": "1"}, tmp_path / "model")
     assert error.value.filename == str(tmp_path / "model")
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "model.onnx"]
+
+
+def test_finished_checkpoint_is_kept_until_dvc_has_recorded_the_model(tmp_path, monkeypatch):
+    checkpoint, lock = tmp_path / "checkpoints" / "key", tmp_path / "dvc.lock"
+    checkpoint.mkdir(parents=True)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    train._finish(checkpoint)
+    train._remove_recorded(checkpoint.parent, lock)
+    assert checkpoint.exists()
+    lock.touch()
+    train._remove_recorded(checkpoint.parent, lock)
+    assert not checkpoint.exists()
+
+
+def test_checkpoint_is_removed_at_the_end_without_dvc(tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    train._finish(tmp_path)
+    assert not tmp_path.exists()

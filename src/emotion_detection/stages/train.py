@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ from emotion_detection.experiments.provenance import provenance
 if TYPE_CHECKING:
     from emotion_detection.training.trainer import TrainingResult
 
-
 RUN_ID = re.compile("[0-9a-f]{32}")
+FINISHED = "finished"  # a file in the checkpoint of a finished training
 
 
 @Parameter(name="*")
@@ -65,6 +66,7 @@ def train(paths: TrainPaths) -> None:
     from emotion_detection.training.trainer import fit
 
     settings = params.model_dump(include={"prepare", "train"})
+    _remove_recorded(paths.checkpoints, paths.pipeline.with_name("dvc.lock"))
     checkpoint = paths.checkpoints / _key(settings, data["digest"], paths.pipeline)
     tags = provenance() | {
         "dataset": data["dataset"],
@@ -90,7 +92,7 @@ def train(paths: TrainPaths) -> None:
         save(result, params.train, about | {"temperature": str(result.temperature)}, paths.model)
         run.log_missing_epochs(result.history)
         run.log_file(paths.model / "history.csv")
-    shutil.rmtree(checkpoint)
+    _finish(checkpoint)
 
 
 def save(result: "TrainingResult", train: Train, about: dict[str, str], folder: Path) -> None:
@@ -142,6 +144,25 @@ def _code(pipeline: Path) -> dict[str, str]:
             f"{pipeline} does not list the files that stages.train depends on, or one cannot be read "
             f"({shorten(error)}): restore it with git"
         ) from error
+
+
+def _finish(checkpoint: Path) -> None:
+    """Remove the checkpoint; in a stage of DVC, only mark it.
+
+    DVC records the model after this process has ended. If it is killed before, it repeats the stage, which would train
+    again in a second run.
+    """
+    if "DVC_STAGE" in os.environ:
+        (checkpoint / FINISHED).touch()
+    else:
+        shutil.rmtree(checkpoint)
+
+
+def _remove_recorded(checkpoints: Path, lock: Path) -> None:
+    """Remove the checkpoints of finished trainings that DVC has recorded in dvc.lock."""
+    for marker in checkpoints.glob(f"*/{FINISHED}"):
+        if lock.exists() and lock.stat().st_mtime >= marker.stat().st_mtime:
+            shutil.rmtree(marker.parent)
 
 
 def _unfinished_run(checkpoint: Path) -> str | None:
