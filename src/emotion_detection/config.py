@@ -236,7 +236,7 @@ Dimension = Annotated[
 class Tune(Section):
     """The hyperparameter search for `train`."""
 
-    trials: Count  # total of finished trials, complete or pruned
+    trials: Annotated[int, Field(ge=1, le=1_000_000)]  # total of finished trials, complete or pruned
     # No new trial starts after this time, and the finalists follow; 0: no limit.
     minutes: Annotated[float, Field(ge=0, le=1e6)]
     epochs: Count  # of a trial, and of the training of a finalist
