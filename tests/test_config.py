@@ -269,7 +269,7 @@ def test_all_sections_are_checked():
         ("evaluate.ece_bins", 10**9, "less than or equal to 1000"),
         ("register.alias", "größe 1", "match pattern"),
         ("register.min_gain", float("inf"), "less than or equal to 1"),
-        ("tune.trials", 10**9, "less than or equal to 9999"),
+        ("tune.trials", 10**9, "less than or equal to 1000000"),
         ("tune.minutes", float("inf"), "less than or equal to"),
         ("tune.minutes", float("nan"), "got nan"),
         ("tune.space", {}, "at least 1 item"),
