@@ -139,7 +139,6 @@ def test_killed_training_continues_in_the_same_run_from_initial_weights(project)
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    (checkpoint,) = {path.parents[1] for path in project.checkpoint_histories()}
     done = len(json.loads(project.checkpoint_histories()[-1].read_text()))
     (killed,) = [run for run in project.runs() if run.info.run_id not in before]
     assert (killed.info.status, 1 <= done < 20) == ("RUNNING", True)
@@ -149,13 +148,13 @@ def test_killed_training_continues_in_the_same_run_from_initial_weights(project)
     assert (resumed.info.run_id, resumed.info.status) == (killed.info.run_id, "FINISHED")
     steps = [metric.step for metric in project.client.get_metric_history(killed.info.run_id, "val_loss")]
     assert sorted(steps) == list(range(1, 21))
-    assert not checkpoint.exists()
+    assert not project.checkpoint_histories()
     assert project.read("model/run.json")["train"]["initial_weights"] == copied.name
 
 
 def test_diverged_training_leaves_its_run_failed(project):
     before = {run.info.run_id for run in project.runs()}
-    project.set(**QUICK, optimizer="sgd", learning_rate=1e30, initial_weights=None)
+    project.set(**QUICK, optimizer="sgd", learning_rate=1e8, initial_weights=None)
     output = project.run("dvc", "repro", "train", fails=True)
     assert "lower train.learning_rate" in output
     (failed,) = [run for run in project.runs() if run.info.run_id not in before]

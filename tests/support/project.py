@@ -101,5 +101,6 @@ class Project:
         return list(self.client.search_runs(experiments, run_view_type=ViewType.ALL))
 
     def checkpoint_histories(self) -> list[Path]:
-        """The history files of complete checkpoints."""
-        return sorted(self.folder.glob("build/checkpoints/*/epoch-????/history.json"))
+        """The history files of complete checkpoints of trainings that have not finished."""
+        paths = sorted(self.folder.glob("build/checkpoints/*/epoch-????/history.json"))
+        return [path for path in paths if not (path.parents[1] / "finished").exists()]

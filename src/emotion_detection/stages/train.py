@@ -162,6 +162,8 @@ def _remove_recorded(checkpoints: Path, lock: Path) -> None:
     """Remove the checkpoints of finished trainings that DVC has recorded in dvc.lock."""
     for marker in checkpoints.glob(f"*/{FINISHED}"):
         if lock.exists() and lock.stat().st_mtime >= marker.stat().st_mtime:
+            for state in filter(Path.is_dir, marker.parent.iterdir()):  # the marker last, in case of a kill
+                shutil.rmtree(state)
             shutil.rmtree(marker.parent)
 
 
