@@ -16,6 +16,11 @@ MEMORY_S = 10.0  # time constant with which used time is forgotten
 # than one with cheap frames, and cannot take a full share from cameras.
 EXPONENT = 1.5
 BACKGROUND = 2.0  # factor of the cost of long work, whose single steps nobody waits for
+# A job cannot be interrupted, and OpenCV uses all cores for it. While cameras are active, photos and videos therefore
+# pause after each job, for so many times as long as it took.
+PHOTO_PAUSE, VIDEO_PAUSE = 4.0, 1.0
+ACTIVE_S = 1.0  # since the last job of a camera
+POLL_S = 0.05  # while a job waits for the end of a pause
 SHARES_PER_ADDRESS = 4  # the clients behind one address count at most for so many
 FORGOTTEN = 1.0  # a cost that no longer matters: that of one millisecond
 REMEMBERED = 256  # clients; then those with a forgotten cost are dropped
@@ -73,6 +78,7 @@ class Shares:
 class _Job:
     client: Client
     weight: float
+    pause: float
     work: Callable[[], Any]
     future: "Future[Any]"
 
@@ -86,17 +92,26 @@ class FairQueue:
         self._shares = Shares()
         self._changed = threading.Condition()
         self._closed = False
+        self._camera_s = -math.inf  # the last end of a job without a pause
+        self._pausing = 0  # jobs with a pause that run
+        self._paused_until_s = -math.inf
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, client: Client, work: Callable[[], Result], *, weight: float = 1.0) -> "Future[Result]":
-        """Run `work` when it is the client's turn; weight: a factor of its cost. Raises RuntimeError after `close`."""
+    def submit(
+        self, client: Client, work: Callable[[], Result], *, weight: float = 1.0, pause: float = 0.0
+    ) -> "Future[Result]":
+        """Run `work` when it is the client's turn. Raises RuntimeError after `close`.
+
+        weight: a factor of its cost. pause: how long jobs with a pause wait after it, in multiples of its time, while
+        cameras are active.
+        """
         future: Future[Result] = Future()
         with self._changed:
             if self._closed:
                 raise RuntimeError("the demo is stopping")
-            self._jobs.append(_Job(client, weight, work, future))
+            self._jobs.append(_Job(client, weight, pause, work, future))
             self._changed.notify()
         return future
 
@@ -104,10 +119,13 @@ class FairQueue:
         """Yield what `work` yields; each of its steps is a job. For long work, such as a video."""
         end = object()
         try:
-            while (value := self.submit(client, lambda: next(work, end), weight=BACKGROUND).result()) is not end:
+            while (value := self._step(client, lambda: next(work, end))) is not end:
                 yield value  # type: ignore[misc]
         finally:
             work.close()
+
+    def _step(self, client: Client, work: Callable[[], Result]) -> Result:
+        return self.submit(client, work, weight=BACKGROUND, pause=VIDEO_PAUSE).result()
 
     def enter(self, client: Client) -> None:
         """Register a camera."""
@@ -150,20 +168,32 @@ class FairQueue:
         """Wait for a job whose client has no other job running; None after `close`."""
         with self._changed:
             while not self._closed:
-                waiting = [job for job in self._jobs if job.client not in self._running]
+                now_s = time.monotonic()
+                free = [job for job in self._jobs if job.client not in self._running]
+                waiting = [job for job in free if not job.pause or not self._is_paused(now_s)]
                 if waiting:
-                    chosen = self._shares.next([job.client for job in waiting], time.monotonic())
+                    chosen = self._shares.next([job.client for job in waiting], now_s)
                     job = next(job for job in waiting if job.client == chosen)
                     self._jobs.remove(job)
                     self._running.add(job.client)
+                    self._pausing += job.pause > 0
                     return job
-                self._changed.wait()
+                self._changed.wait(POLL_S if free else None)
             return None
+
+    def _is_paused(self, now_s: float) -> bool:
+        """Whether jobs with a pause wait: after one of them, or while one runs, if cameras are active."""
+        return now_s < self._camera_s + ACTIVE_S and (self._pausing > 0 or now_s < self._paused_until_s)
 
     def _finish(self, job: _Job, start_s: float) -> None:
         now_s = time.monotonic()
         with self._changed:
             self._running.discard(job.client)
+            if job.pause:
+                self._pausing -= 1
+                self._paused_until_s = now_s + job.pause * (now_s - start_s)
+            else:
+                self._camera_s = now_s
             self._shares.charge(job.client, now_s - start_s, now_s, weight=job.weight)
             self._changed.notify()
 

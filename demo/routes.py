@@ -24,7 +24,7 @@ from emotion_detection.inference.detector import FaceDetector, to_gray, to_model
 from emotion_detection.inference.face_tracker import FaceTracker
 from emotion_detection.inference.recognizer import Recognizer
 from examples import EXAMPLES, draw_example
-from fair_queue import Client, FairQueue
+from fair_queue import PHOTO_PAUSE, Client, FairQueue
 from limits import PHOTO_BYTES, client_name, too_large
 
 Answer = dict[str, Any]  # sent as JSON
@@ -170,7 +170,9 @@ class Routes:
         faces = request.query_params.get("faces")
         recognizer = Recognizer(model.classifier, detector, faces=faces if faces in ("all", "largest") else self._faces)  # type: ignore[arg-type]
         weight = PUSHING if self._photos[client.address] > 1 else 1.0
-        job = self._queue.submit(client, lambda: read_photo(recognizer, model, bytes(content)), weight=weight)
+        job = self._queue.submit(
+            client, lambda: read_photo(recognizer, model, bytes(content)), weight=weight, pause=PHOTO_PAUSE
+        )
         return await asyncio.wrap_future(job)
 
 

@@ -169,3 +169,23 @@ def test_closed_queue_cancels_what_waits_and_waits_for_what_runs():
     assert waiting.cancelled()
     with pytest.raises(RuntimeError):
         queue.submit(Client("a", "1"), lambda: None)
+
+
+def test_photos_pause_after_each_other_while_a_camera_is_active(queue):
+    ends = []
+
+    def photo():
+        time.sleep(0.1)
+        ends.append(time.monotonic())
+
+    queue.submit(Client("a", "camera"), lambda: None).result(5)
+    for each in [queue.submit(Client(address, "photos"), photo, pause=3.0) for address in ("a", "b")]:
+        each.result(5)
+    assert ends[1] - ends[0] > 0.35  # a pause of 0.3 s and the second photo
+
+
+def test_photos_do_not_pause_without_a_camera(queue):
+    start_s = time.monotonic()
+    for _ in range(3):
+        queue.submit(Client("a", "photos"), lambda: time.sleep(0.05), pause=100.0).result(5)
+    assert time.monotonic() - start_s < 5

@@ -149,9 +149,9 @@ def test_camera_that_pushes_or_shows_no_face_costs_more(shipped, detector):
     weights = []
 
     class Queue(FairQueue):
-        def submit(self, client, work, *, weight=1.0):
+        def submit(self, client, work, *, weight=1.0, pause=0.0):
             weights.append(weight)
-            return super().submit(client, work, weight=weight)
+            return super().submit(client, work, weight=weight, pause=pause)
 
     queue = Queue(1)
     client = app_client(shipped, {"haar": detector}, queue)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from threading import Lock
+from threading import local
 
 import cv2
 import numpy as np
@@ -37,23 +37,22 @@ class HaarDetector:
     scan_every_s = 0.3  # of a video: a scan takes as long as following more than 50 faces
 
     def __init__(self) -> None:
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+        self._threads = local()  # a cascade reuses internal buffers, so each thread has its own
         self._verifier = _Verifier()
-        self._lock = Lock()  # a cascade reuses internal buffers
+        self._cascade()  # loading it takes longer than a scan
 
     def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:
         """Return the boxes of the faces. `smallest_px` also sets how far the picture is scaled down."""
         scale = _scale(min(gray.shape), smallest_px)
         small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
         smallest, largest = max(round(smallest_px * scale), SMALLEST_PX), round(largest_px * scale)
-        with self._lock:
-            windows = self._cascade.detectMultiScale(
-                small,
-                scaleFactor=SCALE_FACTOR,
-                minNeighbors=0,
-                minSize=(smallest, smallest),
-                maxSize=(largest, largest),
-            )
+        windows = self._cascade().detectMultiScale(
+            small,
+            scaleFactor=SCALE_FACTOR,
+            minNeighbors=0,
+            minSize=(smallest, smallest),
+            maxSize=(largest, largest),
+        )
         # OpenCV drops groups of one window, so each window counts twice here.
         groups, counts = cv2.groupRectangles([*windows, *windows], 1, SAME_FACE) if len(windows) else ((), ())
         boxes = [Box(*(round(side / scale) for side in group)) for group in groups]
@@ -62,6 +61,12 @@ class HaarDetector:
             for box, count in zip(boxes, np.array(counts).ravel(), strict=True)
         ]
         return _best([(score, box) for score, box in scored if score > ENOUGH])
+
+    def _cascade(self) -> cv2.CascadeClassifier:
+        if not hasattr(self._threads, "cascade"):
+            self._threads.cascade = cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+        cascade: cv2.CascadeClassifier = self._threads.cascade
+        return cascade
 
 
 def _best(scored: list[tuple[float, Box]]) -> list[Box]:
