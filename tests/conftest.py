@@ -8,11 +8,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from tests.support.paths import ROOT
 
 from emotion_detection.config import Augment, Params, load_params
 from emotion_detection.data.dataset import Faces
 from emotion_detection.synthetic.sample import draw_faces
+
+settings.register_profile("repeatable", derandomize=True)  # the same examples on each machine
+settings.load_profile("repeatable")
 
 # The longest files, which run first: otherwise one process waits for another at the end.
 LONGEST = ("test_pipeline.py", "test_tune.py", "test_demo.py", "test_kills.py", "test_trainer.py")

@@ -83,7 +83,8 @@ def _secrets(addresses: Iterable[str]) -> set[str]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return bool(SECRET_VARIABLE.search(name.upper())) and not os.path.exists(value)
+    is_path = os.sep in value and os.path.exists(value)  # of a file with a key, for example
+    return bool(SECRET_VARIABLE.search(name.upper())) and not is_path
 
 
 def _json(text: str) -> str:

@@ -20,8 +20,10 @@ def project(tmp_path):
 
 
 def commands(folder, target):
-    """What `make` would run."""
-    return subprocess.run(["make", "-n", target], cwd=folder, capture_output=True, text=True, check=True).stdout
+    """What `make` would run. The tests may run in a make of their own, whose settings must not count."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "-n", target]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_own_environment_is_kept(project):

@@ -133,6 +133,7 @@ class _Trainer:
         metrics = self._train_epoch(epoch)
         speed = len(self._train_faces) / (time.perf_counter() - start)
         scores, weights = self._validate()
+        _check_loss(scores["val_loss"], epoch)  # the last step can spoil the weights after its loss was computed
         self.history.append({"epoch": epoch, **metrics, **scores, "learning_rate": rate, "images_per_second": speed})
         if self._best_epoch == epoch:
             self.best_weights = weights
@@ -158,8 +159,7 @@ class _Trainer:
             arrays = [self._distribution.distribute(array) for array in (images, batch_targets, weight)]
             logs = self._model.train_on_batch(*arrays, return_dict=True)
             totals += logs["loss"], logs["accuracy"]
-            if not np.isfinite(logs["loss"]):
-                raise DivergedError(f"the loss is {logs['loss']} in epoch {epoch}: lower train.learning_rate")
+            _check_loss(logs["loss"], epoch)
             bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         return dict(zip(("loss", "accuracy"), (totals / self._steps_per_epoch).tolist(), strict=True))
 
@@ -218,6 +218,11 @@ def _predict(model: keras.Model, images: Images) -> Probabilities:
     parts = [images[start : start + PREDICT_BATCH_SIZE] for start in range(0, len(images), PREDICT_BATCH_SIZE)]
     # With several devices, each predicts all images, and the predictions are concatenated.
     return np.concatenate([model.predict_on_batch(part)[: len(part)] for part in parts])
+
+
+def _check_loss(loss: float, epoch: int) -> None:
+    if not np.isfinite(loss):
+        raise DivergedError(f"the loss is {loss} in epoch {epoch}: lower train.learning_rate")
 
 
 def _class_weight(labels: Labels) -> NDArray[np.float32]:
