@@ -37,7 +37,11 @@ from emotion_detection.errors import MediaError
 MAX_PIXELS = 1 << 27  # 134 megapixels or 400 MB as RGB: more than phones take (108 megapixels), less than the memory
 MAX_BYTES = 1 << 28
 # The most pixels of formats that take 0.4 us and 18 bytes for each, also for a file of 2 kB.
-COSTLY: dict[type[ImageFile.ImageFile], int] = {AvifImageFile: 1 << 26, Jpeg2KImageFile: 1 << 24}
+COSTLY: dict[type[ImageFile.ImageFile], int] = {
+    WebPImageFile: 1 << 26,
+    AvifImageFile: 1 << 26,
+    Jpeg2KImageFile: 1 << 24,
+}
 HEAD_BYTES = 64  # enough to recognize each format
 # Of the memory that a decoder may reserve: for a header, and for each pixel. WebP and AVIF take the most: RGBA twice,
 # and the planes of a video frame.
