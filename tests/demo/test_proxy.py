@@ -16,13 +16,9 @@ WAIT_MS = 60_000
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not chromium.CHROMIUM.exists():
-        pytest.skip(f"{chromium.CHROMIUM} does not exist: apt-get install chromium, or set CHROMIUM")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = chromium.launch(driver, write_camera(tmp_path_factory.mktemp("film") / "people.mjpeg", 2))
+    film = write_camera(tmp_path_factory.mktemp("film") / "people.mjpeg", 2)
+    with chromium.browser_or_skip(film) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

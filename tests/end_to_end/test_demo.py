@@ -134,13 +134,9 @@ def address(home):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not chromium.CHROMIUM.exists():
-        pytest.skip(f"{chromium.CHROMIUM} does not exist: apt-get install chromium, or set CHROMIUM")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = chromium.launch(driver, write_camera(tmp_path_factory.mktemp("film") / "people.mjpeg", 3))
+    film = write_camera(tmp_path_factory.mktemp("film") / "people.mjpeg", 3)
+    with chromium.browser_or_skip(film) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

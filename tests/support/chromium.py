@@ -1,6 +1,8 @@
 """The browser of tests and benchmarks: a headless Chromium that plays a film as its camera."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,3 +17,17 @@ def launch(driver: "Playwright", film: Path) -> "Browser":
     camera = f"--use-file-for-fake-video-capture={film}"
     flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", camera]
     return driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *flags])
+
+
+@contextmanager
+def browser_or_skip(film: Path) -> Iterator["Browser"]:
+    """Chromium with `film` as its camera for the block; without Chromium or Playwright, the test is skipped."""
+    import pytest  # benchmarks and docs/record_demo.py use this module without it
+
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} does not exist: apt-get install chromium, or set CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = launch(driver, film)
+        yield browser
+        browser.close()
