@@ -82,9 +82,12 @@ def serve(options: DemoOptions) -> None:
     from fair_queue import FairQueue
     from uploads import UploadFolder
 
-    served_model = ServedModel(options.model)
     detectors = Detectors(options.detector)
-    with closing(UploadFolder()) as uploads, closing(FairQueue()) as queue:
+    with (
+        closing(ServedModel(options.model)) as served_model,
+        closing(UploadFolder()) as uploads,
+        closing(FairQueue()) as queue,
+    ):
         use_folder(uploads)
         from server import Listening, build_app, run_server
 

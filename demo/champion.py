@@ -1,7 +1,6 @@
 """The model that the demo serves: the registry's champion, also after its alias moves, or a file."""
 
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +46,7 @@ class ServedModel:
         self.uri = None if is_file else (source or pretrained.CHAMPION)
         self.message = "" if is_file else "The registry has not responded yet. Serving the shipped model."
         self._updating = threading.Lock()
+        self._closed = threading.Event()
         self._versions: list[dict[str, str]] = []
         self._follower: threading.Thread | None = None
         self.current = load_model(Path(source)) if is_file and source else load_model(pretrained.MODEL)
@@ -57,10 +57,16 @@ class ServedModel:
             self._follower = threading.Thread(target=self._poll, daemon=True, name="registry")
             self._follower.start()
 
+    def close(self, *, wait_s: float = 1) -> None:
+        """Stop following the registry. A query of a server that does not answer is not waited for any longer."""
+        self._closed.set()
+        if self._follower is not None:
+            self._follower.join(wait_s)
+
     def _poll(self) -> None:
-        while True:
+        while not self._closed.is_set():
             self.update()
-            time.sleep(POLL_S)
+            self._closed.wait(POLL_S)
 
     def switch(self, uri: str) -> None:
         """Serve another alias or version. If it cannot be loaded, the current one stays, and `message` says why.

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 from tests.support.onnx_files import write_linear
@@ -13,16 +14,30 @@ from emotion_detection.experiments import registry
 from emotion_detection.inference import pretrained
 
 
-def test_shipped_model_is_served_until_the_registry_responds():
-    served = ServedModel(None)
+@pytest.fixture
+def serve():
+    """A function that makes a ServedModel. Its thread must end with the test: it works on the store of the process."""
+    opened = []
+
+    def serve(source: str | None) -> ServedModel:
+        opened.append(ServedModel(source))
+        return opened[-1]
+
+    yield serve
+    for served in opened:
+        served.close(wait_s=60)
+
+
+def test_shipped_model_is_served_until_the_registry_responds(serve):
+    served = serve(None)
     assert served.current.source == str(pretrained.MODEL)
     assert served.uri == pretrained.CHAMPION
     assert "has not responded yet" in served.message
 
 
 @pytest.mark.usefixtures("store")
-def test_champion_is_served_and_followed():
-    served = ServedModel(None)
+def test_champion_is_served_and_followed(serve):
+    served = serve(None)
     served.update()
     assert (served.current.source, served.message) == ("models:/emotion-detection/1", "")
     assert served.current.tags["dataset"] == "fer2013"
@@ -43,8 +58,8 @@ def test_champion_is_served_and_followed():
 
 
 @pytest.mark.usefixtures("store")
-def test_models_of_other_data_sets_are_listed_too():
-    served = ServedModel(None)
+def test_models_of_other_data_sets_are_listed_too(serve):
+    served = serve(None)
     served.update()
     register_version("emotion-detection-sample")
     register_version("unrelated")
@@ -56,21 +71,21 @@ def test_models_of_other_data_sets_are_listed_too():
     assert served.versions()[0]["model"] == "emotion-detection-sample"  # the served one comes first
 
 
-def test_wrong_name_is_refused():
-    served = ServedModel(None)
+def test_wrong_name_is_refused(serve):
+    served = serve(None)
     for uri in ("emotion-detection", "models:/", "models:/a@b/1", "model.onnx", "models:/" + "a" * 999):
         with pytest.raises(UsageError):
             served.switch(uri)
     assert served.uri == pretrained.CHAMPION
 
 
-def test_unreachable_registry_leaves_the_shipped_model(monkeypatch):
+def test_unreachable_registry_leaves_the_shipped_model(serve, monkeypatch):
     with socket.socket() as probe:  # bound but not listening
         probe.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        served = ServedModel(None)
+        served = serve(None)
         served.update()
         assert served.versions() == []
     assert served.current.source == str(pretrained.MODEL)
@@ -78,30 +93,33 @@ def test_unreachable_registry_leaves_the_shipped_model(monkeypatch):
     assert "\n" not in served.message
 
 
-def test_file_is_never_replaced():
-    served = ServedModel(str(pretrained.MODEL))
+def test_file_is_never_replaced(serve):
+    served = serve(str(pretrained.MODEL))
     served.update()
     assert (served.uri, served.message, served.name) == (None, "", "")
     assert served.versions() == []
     assert served.current.class_activation is not None
 
 
-def test_network_without_activation_maps_is_served(tmp_path):
-    served = ServedModel(str(write_linear(tmp_path / "linear.onnx")))
+def test_network_without_activation_maps_is_served(serve, tmp_path):
+    served = serve(str(write_linear(tmp_path / "linear.onnx")))
     assert served.current.class_activation is None
 
 
-def test_registry_is_queried_repeatedly_in_the_background(monkeypatch):
-    queried_twice, calls = threading.Event(), []
+def test_registry_is_queried_repeatedly_until_the_demo_ends(serve, monkeypatch):
+    served, queried_twice, calls = serve(None), threading.Event(), []
 
     def update(_: ServedModel) -> None:
         calls.append(threading.current_thread().daemon)
         if len(calls) == 2:
             queried_twice.set()
-            threading.Event().wait()  # keeps the thread until the tests end
 
     monkeypatch.setattr("champion.POLL_S", 0)
     monkeypatch.setattr(ServedModel, "update", update)
-    ServedModel(None).follow()
+    served.follow()
     assert queried_twice.wait(10)
-    assert calls == [True, True]
+    served.close(wait_s=60)
+    assert calls[:2] == [True, True]
+    count = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == count

@@ -1,10 +1,8 @@
 """The page in a browser behind a reverse proxy that serves it under a path, with https."""
 
-import cv2
-import numpy as np
 import pytest
 from tests.support import chromium
-from tests.support.cameras import jpeg_frames, write_camera
+from tests.support.cameras import write_camera, write_film
 from tests.support.certificates import write_certificate
 from tests.support.reverse_proxy import ReverseProxy, free_port, serving
 
@@ -63,19 +61,9 @@ def test_camera_photo_and_video_work_behind_a_proxy(
         page.get_by_role("tab", name="Photo").click()
         page.click("[data-example=two]")
         page.locator("#photo[data-phase=done][data-faces='2']").wait_for()
-        page.get_by_role("tab", name="Video").click()
-        page.set_input_files("input[data-testid=file-upload]", write_film(tmp_path / "film.avi"))
-        page.get_by_text("film.avi").wait_for()
+        chromium.choose_video(page, write_film(tmp_path / "film.avi", count=5))
         page.get_by_role("button", name="Read the video").click()
         page.wait_for_function("document.querySelector('video[src*=annotated]')?.readyState > 0")  # it was fetched
-
-
-def write_film(path):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
-    for frame in jpeg_frames(2, count=5):
-        writer.write(cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR))
-    writer.release()
-    return path
 
 
 def test_page_names_the_option_when_its_proxy_is_not_allowed(shipped, detector, certificate, open_page):

@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -93,10 +96,15 @@ def test_large_file_is_refused_unread(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def detector():
+def yunet_path():
     if not SHARED.is_file():
         pytest.skip("YuNet's file is not here")
-    return load_detector(SHARED)
+    return SHARED
+
+
+@pytest.fixture(scope="module")
+def detector(yunet_path):
+    return load_detector(yunet_path)
 
 
 @pytest.mark.parametrize(("height", "side"), [(120, 60), (480, 200), (1200, 120), (1200, 800)])
@@ -121,6 +129,31 @@ def test_frames_of_a_video_are_scanned_once(detector, monkeypatch):
     detector.detect(frame, smallest_px=100)
     detector.detect(frame)
     assert sizes == [yunet.VIDEO_PX, yunet.COARSE_PX, 720]
+
+
+UNINITIALIZED_MEMORY = """
+import sys
+import numpy as np
+from pathlib import Path
+from emotion_detection.inference.yunet import YunetDetector
+
+detector = YunetDetector(Path(sys.argv[1]))
+for shape in [(100, 6000), (6000, 100), (20, 300)]:
+    print(detector.detect(np.full(shape, 99, np.uint8)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library fills the memory")
+@pytest.mark.parametrize("fill", ["0", "127", "200"])
+def test_narrow_pictures_do_not_depend_on_unwritten_memory(yunet_path, fill):
+    found = subprocess.run(
+        [sys.executable, "-c", UNINITIALIZED_MEMORY, yunet_path],
+        env=os.environ | {"MALLOC_PERTURB_": fill},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == ["[]"] * 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1000), (1000, 2), (100, 6000), (20, 20), (2000, 2100)])

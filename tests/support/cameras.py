@@ -54,6 +54,15 @@ def write_camera(path: Path, people: int) -> Path:
     return path
 
 
+def write_film(path: Path, *, count: int) -> Path:
+    """A video of `count` frames with two drawn people."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
+    for number in range(count):
+        writer.write(cv2.cvtColor(draw_people(2, number / count), cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return path
+
+
 def picture_file(form: str, *, people: int) -> bytes:
     """A file with drawn people; form is color, gray, rgba, 16-bit or rotated (upright by its EXIF tag)."""
     gray = draw_people(people)

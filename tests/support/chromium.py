@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Playwright
+    from playwright.sync_api import Browser, Page, Playwright
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
@@ -31,3 +31,10 @@ def browser_or_skip(film: Path) -> Iterator["Browser"]:
         browser = launch(driver, film)
         yield browser
         browser.close()
+
+
+def choose_video(page: "Page", film: Path) -> None:
+    """Upload a film in the demo's video tab."""
+    page.get_by_role("tab", name="Video").click()
+    page.set_input_files("input[data-testid=file-upload]", film)
+    page.locator(f".file-preview [aria-label='{film.name}']").wait_for()

@@ -31,6 +31,9 @@ FINE_SHARE = 0.6  # of the shorter side: the second scan; both together take a q
 FINE_PX = 1600  # the most for the second scan
 VIDEO_PX = 256
 SMALLEST_PX = 10  # of a face and of a scaled picture
+# OpenCV 4.14 pads an input to multiples of 32 px with black. If a padded side has 32 px, its network reads memory that
+# nobody has written, and finds faces by chance. So inputs are padded to the next multiple.
+SMALLEST_INPUT_PX = 64
 LONGEST = 4  # times the shorter side: a narrow picture is scaled to fewer pixels
 SAME_FACE = 0.3  # overlap of the boxes of one face in both scans
 SMALL_FACE = 0.2  # of the picture's shorter side: the largest face that the second scan is for
@@ -78,8 +81,10 @@ class YunetDetector:
         if min(size) < SMALLEST_PX:
             return []
         small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        below, beside = (max(SMALLEST_INPUT_PX - side, 0) for side in small.shape)
+        small = cv2.copyMakeBorder(small, 0, below, 0, beside, cv2.BORDER_CONSTANT)
         with self._lock:
-            self._network.setInputSize(size)
+            self._network.setInputSize(small.shape[::-1])
             faces = self._network.detect(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))[1]
         return [] if faces is None else _boxes(faces / scale, width, height)
 
