@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.fer_files import random_faces
+from tests.support.vote_files import random_votes
 
-from emotion_detection.data.dataset import digest, load, save
+from emotion_detection.data.dataset import digest, load, save, votes_digest
 from emotion_detection.errors import DataError
 
 
@@ -20,6 +21,32 @@ def test_loaded_faces_equal_the_saved_faces(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(faces, name))
         assert getattr(loaded, name).dtype == getattr(faces, name).dtype
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["faces.npz"]
+
+
+def test_votes_are_saved_and_have_a_digest_of_their_own(tmp_path):
+    faces = random_faces()
+    votes = random_votes(faces)
+    save(replace(faces, votes=votes), tmp_path / "faces.npz")
+    loaded = load(tmp_path / "faces.npz")
+    np.testing.assert_array_equal(loaded.votes, votes)
+    np.testing.assert_array_equal(loaded.of("val").votes, votes[faces.splits == 1])
+    assert digest(loaded) == digest(faces)
+    assert votes_digest(faces) == ""
+    assert votes_digest(loaded) != votes_digest(replace(faces, votes=votes[::-1]))
+
+
+@pytest.mark.parametrize("votes", [np.zeros((63, 9), np.uint8), np.zeros((62, 10), np.uint8), np.zeros((63, 10))])
+def test_votes_of_another_shape_are_refused(tmp_path, votes):
+    save(replace(random_faces(), votes=votes), tmp_path / "faces.npz")
+    with pytest.raises(DataError, match=r"votes is .* instead of uint8\(63, 10\)"):
+        load(tmp_path / "faces.npz")
+
+
+def test_faces_without_votes_are_saved_as_before(tmp_path):
+    save(random_faces(), tmp_path / "faces.npz")
+    with np.load(tmp_path / "faces.npz") as arrays:
+        assert list(arrays) == ["images", "labels", "splits", "copied"]
+    assert load(tmp_path / "faces.npz").votes is None
 
 
 def test_equal_faces_give_equal_files(tmp_path):

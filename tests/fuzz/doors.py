@@ -15,6 +15,7 @@ from random import Random
 from tests.fuzz import mutations, seeds
 from tests.fuzz.mutations import BYTES, TEXT, Mutation
 from tests.fuzz.seeds import Input
+from tests.support import fer_files
 
 Read = Callable[[Path], int]
 SMALL_PX = 1_000_000  # of a picture in which faces are searched too
@@ -73,6 +74,35 @@ def _open_data() -> Read:
         json.dumps({"notes": raw.notes, "form": raw.form, "dataset": raw.dataset, "kept": len(kept), "leaks": leaks})
         # What a note says is not silent. Every data set has a note about its number of rows or its split.
         return 1_000_000 if _says_what_is_missing(raw.notes) else len(raw.faces)
+
+    return read
+
+
+def _open_votes() -> Read:
+    from emotion_detection.data.formats import RawData
+    from emotion_detection.data.votes import join_votes, read_votes
+
+    faces = seeds.faces()
+    files = tuple(fer_files.kaggle_members(faces))
+
+    def read(path: Path) -> int:
+        table = read_votes(path)
+        raw = RawData(faces, "", "", (), files if table.by_file else ())
+        assert join_votes(table, raw).votes.shape == (len(faces), 10)
+        return len(table)
+
+    return read
+
+
+def _open_results() -> Read:
+    from emotion_detection.reporting.comparison import compare_results
+    from emotion_detection.reporting.report import markdown_report
+    from emotion_detection.reporting.results import Origin, read_results
+
+    def read(folder: Path) -> int:
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        results = read_results(Origin("here", "run"), files.get)
+        return len(markdown_report(compare_results(results, results)).splitlines())
 
     return read
 
@@ -297,8 +327,10 @@ _SOFT_ARRAYS = ("probabilities", "faces", "changes", "teachers")
 DOORS = {
     "table": Door(_open_data, seeds.tables, seeds.table_bombs, (*BYTES, *TEXT)),
     "archive": Door(_open_data, seeds.archives, seeds.archive_bombs, rewrite=_rewrite_archive, complete=True),
+    "votes": Door(_open_votes, seeds.votes, seeds.vote_bombs, (*BYTES, *TEXT)),
     "parquet": Door(_open_data, seeds.parquets, seeds.parquet_bombs, complete=True),
     "folder": Door(_open_data, seeds.folders, _nothing),
+    "results": Door(_open_results, seeds.results, _nothing, TEXT),
     "params": Door(_open_params, seeds.params, seeds.setting_bombs, TEXT),
     "recipe": Door(_open_recipes, seeds.recipes, seeds.setting_bombs, TEXT),
     "report": Door(_open_reports, seeds.reports, seeds.report_bombs, TEXT),

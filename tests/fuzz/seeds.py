@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tests.fuzz.mutations import Members
-from tests.support import fer_files
+from tests.support import fer_files, vote_files
 from tests.support.cameras import draw_people, picture_file
 from tests.support.onnx_files import write_linear, write_pooled
 from tests.support.paths import PRETRAINED, ROOT
+from tests.support.results import result_files
 from tests.support.videos import write_video
 
 from emotion_detection.config import load_params
@@ -75,12 +76,36 @@ def parquets() -> list[Input]:
     return [Input(".parquet", content) for content in variants]
 
 
+def results() -> list[Input]:
+    """The files of a training and its evaluation."""
+    return [Input("", {**result_files(faces(), right=0.5, seed=0)})]
+
+
 def folders() -> list[Input]:
     small = fer_files.random_faces(21)
     variants: list[Any] = [fer_files.kaggle_members(small), fer_files.original_members(small, "validation")]
     variants += [fer_files.class_members(small), fer_files.huggingface_members(faces())]
     variants += [{"train.csv": fer_files.csv_table(small).encode(), "test.csv": fer_files.csv_table(small).encode()}]
     return [Input("", members) for members in variants]
+
+
+def votes() -> list[Input]:
+    counts = vote_files.random_votes(faces(), agreement=1)
+    texts = vote_files.fer_plus(faces(), counts), vote_files.by_file(list(fer_files.kaggle_members(faces())), counts)
+    return [Input(".csv", text.encode()) for text in texts]
+
+
+def vote_bombs() -> list[Input]:
+    header = vote_files.FILE_HEADER.encode() + b"\n"
+    texts = {
+        "endless line": header + b"1" * 20_000_000,
+        "open quote": header + b'"' + b"1,2\n" * 3_000_000,
+        "zeros": header + bytes(10_000_000),
+        "empty lines": header + b"\n" * 10_000_000,
+        "deep name": header + b"/a" * 60_000 + b",1" * 10 + b"\n",
+        "columns": header.strip() + b",x" * 2_000_000 + b"\n",
+    }
+    return [Input(".csv", content) for content in texts.values()]
 
 
 def table_bombs() -> list[Input]:

@@ -16,9 +16,10 @@ from filelock import FileLock, Timeout
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.data.archives import IGNORED_NAMES, pack
-from emotion_detection.data.dataset import NO_SPLIT
+from emotion_detection.data.dataset import NO_SPLIT, TRAIN, VAL, has_votes
 from emotion_detection.data.downloads import SOURCES, download
-from emotion_detection.data.formats import SUPPORTED, RawData, read_raw, single_file
+from emotion_detection.data.formats import SUPPORTED, VOTES_FOLDER, RawData, read_raw, single_file
+from emotion_detection.data.votes import JoinedVotes, copy_tables, join_votes, read_votes
 from emotion_detection.emotions import SPLITS
 from emotion_detection.errors import DataError, UsageError, describe_os_error, shorten
 
@@ -27,11 +28,12 @@ OLD, BACKUP, LOCK = "old", "backup", "lock"
 ABSENT = ".absent"  # the suffix of a mark in BACKUP: the file did not exist
 
 
-def add_data(source: str = "", *, data: Path = Path("data")) -> None:
+def add_data(source: str = "", *, votes: str = "", data: Path = Path("data")) -> None:
     """Check a data set, put it into data/ and track it with DVC. If anything fails, data/ remains unchanged.
 
     Args:
         source: kaggle, huggingface, or the path of a copy of FER-2013 (CSV, archive, folders or parquet).
+        votes: FER+'s fer2013new.csv, or tables of votes by image file; empty: none.
         data: The folder that DVC tracks.
     """
     if not source.strip():
@@ -40,22 +42,27 @@ def add_data(source: str = "", *, data: Path = Path("data")) -> None:
     incoming = data.with_name(f"{data.name}.incoming")
     try:
         with _exclusive(incoming):
-            raw = _add_data(source, data, incoming)
+            raw = _add_data(source, votes.strip(), data, incoming)
     except OSError as error:
         raise DataError(f"{data}/ remains unchanged, because {describe_os_error(error)}") from error
-    print(_next_steps(raw, data))
+    print(_next_steps(raw, data, with_votes=bool(votes.strip())))
 
 
-def _add_data(source: str, data: Path, incoming: Path) -> RawData:
+def _add_data(source: str, votes: str, data: Path, incoming: Path) -> RawData:
     _allow_missing_git(data)
     _end_killed_call(data, incoming)
     _check_replaceable(data)
     # An interrupted download stays in this folder, and the next attempt resumes it.
+    vote_table = read_votes(_expand(votes)) if votes else None  # before a download
     path = single_file(download(source, incoming / "download") if source in SOURCES else _expand(source))
     try:
         raw = read_raw(path)
         print(_describe(raw, path))
+        if vote_table:
+            print(_describe_votes(join_votes(vote_table, raw), raw))
         _stage_source(path, incoming / "new", source)
+        if votes:
+            _stage_votes(_expand(votes), incoming / "new" / VOTES_FOLDER)
         _replace(data, incoming)
     finally:
         _remove_temporary(incoming)
@@ -99,10 +106,19 @@ def _stage_source(path: Path, folder: Path, source: str) -> None:
         pack(path, folder / _visible_name(f"{name}.zip"))
 
 
+def _stage_votes(path: Path, folder: Path) -> None:
+    """Create a folder with a copy of the file of votes, or of the tables of a folder."""
+    folder.mkdir()
+    if path.is_file():
+        shutil.copyfile(path, folder / _visible_name(path.name))
+    else:
+        copy_tables(path, folder)
+
+
 def _visible_name(name: str) -> str:
     """The name of the file in data/: hidden files are not read there, and DVC has a use for some names of its own."""
     name = "".join(character if character.isprintable() else "_" for character in name.lstrip("."))
-    reserved = name in (*IGNORED_NAMES, "zip", "dvc.yaml", "dvc.lock") or name.endswith(".dvc")
+    reserved = name in (*IGNORED_NAMES, VOTES_FOLDER, "zip", "dvc.yaml", "dvc.lock") or name.endswith(".dvc")
     return f"fer2013-{name}.data" if reserved or not name else name
 
 
@@ -249,8 +265,20 @@ def _describe(raw: RawData, path: Path) -> str:
     return "\n".join([f"{shorten(path, 400)}: {raw.form}", f"data set {raw.dataset}: {counts}", *raw.notes])
 
 
-def _next_steps(raw: RawData, data: Path) -> str:
+def _describe_votes(joined: JoinedVotes, raw: RawData) -> str:
+    voted = has_votes(joined.votes)
+    names = {TRAIN: "train faces", VAL: "val faces", NO_SPLIT: "faces without a split"}
+    masks = {name: raw.faces.splits == split for split, name in names.items()}
+    counts = [f"{voted[mask].sum():,} of {mask.sum():,} {name}" for name, mask in masks.items() if mask.any()]
+    unused = f"; {joined.unused:,} rows belong to test faces or to none and are not used" if joined.unused else ""
+    agreement = f"the raters' most frequent choice is the label of {100 * joined.agreement:.0f} % of them"
+    return f"votes for {' and '.join(counts)}; {agreement}{unused}"
+
+
+def _next_steps(raw: RawData, data: Path, *, with_votes: bool) -> str:
     lines = [f"{data}/ now contains the data set, tracked by {_dvc_file(data)}. Next steps:"]
     if raw.dataset == "fer2013":
         lines.append("  make adopt FROM=recipes/fer_resnet_fast.yaml   # settings for FER-2013")
+    if with_votes:
+        lines.append("  set train.votes in params.yaml, for example to 0.6   # learn from the votes too")
     return "\n".join([*lines, "  make repro"])

@@ -89,7 +89,8 @@ class _Rows:
     def _check_columns(self) -> None:
         if set(self.columns) >= FERPLUS_COLUMNS:
             raise DataError(
-                f"{self.name} is FER+'s fer2013new.csv, which contains labels but no images: use fer2013.csv"
+                f"{self.name} is FER+'s fer2013new.csv, which contains labels but no images: use fer2013.csv, and pass "
+                "this file as VOTES"
             )
         if "emotion" not in self.columns:
             raise DataError(

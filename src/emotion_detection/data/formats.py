@@ -26,6 +26,7 @@ OFFICIAL = np.array(
         [491, 55, 528, 879, 594, 416, 626],
     ]
 )
+VOTES_FOLDER = "votes"  # beside the source in data/; see data.votes
 NEARLY = 0.02  # of the faces: fewer differences are named
 KNOWN_MD5 = {
     "f8428a1edbd21e88f42c73edd2a14f95": "fer2013.csv",
@@ -67,6 +68,7 @@ UNSUPPORTED = {
 class RawData:
     """The faces of a source, a description of its format, the name of the data set, and notes for the user.
 
+    `files` are the names of the image files in the order of the faces; none if the faces are rows of a table.
     `dataset` is "sample", "fer2013" (the official counts per split and emotion), "fer2013-merged" (the same, but with
     val and test merged) or "custom-" and the first 8 hex digits of the digest.
     """
@@ -75,6 +77,7 @@ class RawData:
     form: str
     dataset: str
     notes: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def read_raw(path: Path) -> RawData:
@@ -89,21 +92,25 @@ def read_raw(path: Path) -> RawData:
         # torch.save writes a zip file that contains a pickle.
         if any(member.name.endswith(("data.pkl", ".pt", ".pth", ".pkl")) for member in container.members):
             raise DataError(f"{path} {PICKLE}")
-        faces, form, notes = _read(container, path)
+        faces, form, notes, files = _read(container, path)
         dataset = "sample" if container.comment == SAMPLE_COMMENT else _dataset(faces)
     packed = "" if container.kind == "file" else f" in a {container.kind}"
     notes = (*notes, *_count_notes(faces, dataset), *_class_notes(faces), *_split_notes(faces))
-    return RawData(faces, form + packed, dataset, notes)
+    return RawData(faces, form + packed, dataset, notes, files)
 
 
 def single_file(path: Path) -> Path:
-    """Return the only visible file of a folder, such as data/; otherwise return `path` itself."""
+    """Return the only visible file of a folder, such as data/; otherwise return `path` itself.
+
+    The folder of votes is no part of the data set.
+    """
     if not path.exists():
         raise DataError(f"{path} does not exist: pass the path of {SUPPORTED}")
     if not path.is_dir():
         return path
     visible = [child for child in path.iterdir() if not child.name.startswith(".")]
-    return visible[0] if len(visible) == 1 and visible[0].is_file() else path
+    sources = [child for child in visible if child.name != VOTES_FOLDER or child.is_file()]
+    return sources[0] if len(sources) == 1 and sources[0].is_file() else path
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,11 @@ class _Contents:
     others: list[Candidate]
 
 
-def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]]:
-    """Read faces, format and notes. If there are several formats, the one with most bytes is read."""
+def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...], tuple[str, ...]]:
+    """Read faces, format, notes and the names of the image files.
+
+    If there are several formats, the one with most bytes is read.
+    """
     contents = _sort(container)
     sizes = {
         "table": [table.member.size for table in contents.tables],
@@ -137,7 +147,8 @@ def _read(container: Container, path: Path) -> tuple[Faces, str, tuple[str, ...]
     else:
         faces, form, notes = _read_folders(contents.images, container, path)
         read = {member.name for member in contents.images}
-    return faces, form, (*notes, *_skipped_notes(container, read))
+    files = tuple(sorted(read)) if kind == "image" else ()  # `from_folders` sorts the faces in the same way
+    return faces, form, (*notes, *_skipped_notes(container, read)), files
 
 
 def _sort(container: Container) -> _Contents:

@@ -1,18 +1,20 @@
 """Prepare the data: split it, drop leaked rows, and write faces.npz, a report and figures."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from cyclopts import Parameter
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
 from emotion_detection.config import load_params
 from emotion_detection.data import figures
-from emotion_detection.data.dataset import Faces, digest, save
-from emotion_detection.data.formats import RawData, read_raw
+from emotion_detection.data.dataset import TEST, Faces, digest, save, votes_digest
+from emotion_detection.data.formats import VOTES_FOLDER, RawData, read_raw
 from emotion_detection.data.splits import Duplicates, drop_leaks, find_duplicates, split_faces
+from emotion_detection.data.votes import JoinedVotes, join_votes, plurality_agreement, read_votes
 from emotion_detection.emotions import EMOTIONS, SPLITS
 from emotion_detection.errors import DataError
 from emotion_detection.experiments.provenance import pinned_md5
@@ -42,12 +44,16 @@ def prepare(paths: PreparePaths) -> None:
     params = load_params(paths.params).prepare
     raw = read_raw(paths.data)
     all_faces = split_faces(raw.faces, val_fraction=params.val_fraction, test_fraction=params.test_fraction)
-    faces, leaks = drop_leaks(all_faces)
+    votes = paths.data / VOTES_FOLDER
+    joined = join_votes(read_votes(votes), raw) if votes.is_dir() else None
+    faces, leaks = drop_leaks(with_votes(all_faces, joined))
     for split in SPLITS:
         if not len(faces.of(split)):
             raise DataError(f"the {split} split is empty: add data to {paths.data} or change prepare.*_fraction")
     duplicates = find_duplicates(all_faces)
     report = describe(raw, all_faces, faces, duplicates) | {"leaks": leaks, "dvc_md5": pinned_md5(paths.pin)}
+    if joined:
+        report["votes"] = describe_votes(joined, faces)
     # All outputs get their names at the end, so that a full disk leaves the previous ones.
     with atomic_output(paths.figures) as folder, atomic_output(paths.report) as temporary:
         folder.mkdir()
@@ -57,6 +63,8 @@ def prepare(paths: PreparePaths) -> None:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
         save(faces, paths.faces)
     print("\n".join([f"{report['form']}: {report['rows']} faces kept; leaks: {leaks}", *raw.notes]))
+    if joined:
+        print(f"faces with votes: {describe_votes(joined, faces)['faces']}")
 
 
 def describe(raw: RawData, all_faces: Faces, faces: Faces, duplicates: Duplicates) -> dict[str, object]:
@@ -74,6 +82,30 @@ def describe(raw: RawData, all_faces: Faces, faces: Faces, duplicates: Duplicate
         "duplicate_groups": len(duplicates.groups),
         "groups_with_conflicting_labels": len(duplicates.conflicts),
         "blank_pictures": len(duplicates.blank),
+    }
+
+
+def with_votes(faces: Faces, joined: JoinedVotes | None) -> Faces:
+    """Add the votes of the train and val faces. Those of test faces judge the result and are left out."""
+    if joined is None:
+        return faces
+    return replace(faces, votes=np.where((faces.splits == TEST)[:, np.newaxis], 0, joined.votes).astype(np.uint8))
+
+
+def describe_votes(joined: JoinedVotes, faces: Faces) -> dict[str, object]:
+    """The number of faces with votes, those without, and how many labels are the most frequent choice of the raters."""
+    parts = {split: faces.of(split) for split in ("train", "val")}
+    voted = {split: part[part.voted] for split, part in parts.items()}
+    return {
+        "files": list(joined.files),
+        "digest": votes_digest(faces),
+        "faces": {split: len(part) for split, part in voted.items()},
+        "missing": {split: len(parts[split]) - len(part) for split, part in voted.items()},
+        "agreement": {
+            split: round(plurality_agreement(part.votes, part.labels), 4)
+            for split, part in voted.items()
+            if part.votes is not None and len(part)
+        },
     }
 
 

@@ -1,6 +1,8 @@
 """Files named after the digest of their content, so that a name identifies exactly one content."""
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,26 @@ CHUNK = 2**20  # bytes
 MAX_BYTES = 10**9
 
 
-def write_content_addressed(content: bytes, folder: Path) -> Path:
-    """Write the content of an npz file under the name of its digest and return the path."""
+def write_content_addressed(content: bytes, folder: Path, *, comment: bytes = b"") -> Path:
+    """Write the content of an npz file, with a comment, under the name of its digest and return the path."""
+    if comment:
+        stream = io.BytesIO(content)
+        with zipfile.ZipFile(stream, "a") as archive:
+            archive.comment = comment
+        content = stream.getvalue()
     path = folder / f"{_name(hashlib.sha256(content).hexdigest())}.npz"
     with atomic_output(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def read_comment(path: Path) -> bytes:
+    """The comment of a file that `write_content_addressed` wrote; b"" if there is none or it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment
+    except Exception:  # zipfile raises many kinds; whoever uses the file reports its damage
+        return b""
 
 
 @contextmanager

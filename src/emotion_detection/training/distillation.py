@@ -16,6 +16,7 @@ from emotion_detection.decoding.npz import Header, Npz
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ConfigError, ModelError, shorten
 from emotion_detection.training.content_addressed import file_digest, open_content_addressed, write_content_addressed
+from emotion_detection.training.votes import label_targets, votes_comment
 
 SUM_TOLERANCE = 0.01  # of seven probabilities in float16
 Settings = dict[str, Any]  # of `augmentation_settings`, by dotted key
@@ -33,13 +34,20 @@ def augmentation_settings(train: Train) -> str:
 
 
 def save_soft_labels(
-    probabilities: Probabilities, faces: Faces, teachers: Sequence[Path], folder: Path, *, augmentation: str = UNCHANGED
+    probabilities: Probabilities,
+    faces: Faces,
+    teachers: Sequence[Path],
+    folder: Path,
+    *,
+    augmentation: str = UNCHANGED,
+    label_source: str = "",
 ) -> Path:
     """Write soft labels and their origin into a file named after its digest, and return its path.
 
     probabilities: (n,7) of the unchanged faces; or (v,m,7) of the m augmented faces in each of the epochs 1 to v, with
     `augmentation` from `augmentation_settings`. They are stored as float16: three digits are enough, and those of
     28,000 faces take 400 kB.
+    label_source: the labels that the teachers learned from, see `votes.label_tags`.
     """
     names = [f"{path.name} {file_digest(path, REMEDY)}" for path in teachers]
     content = io.BytesIO()
@@ -50,30 +58,30 @@ def save_soft_labels(
         changes=np.array(augmentation),
         teachers=np.array(names),
     )
-    return write_content_addressed(content.getvalue(), folder)
+    return write_content_addressed(content.getvalue(), folder, comment=votes_comment(label_source))
 
 
 def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | None]:
     """Return the target of each face, f32 (n,7), and what to add to those of augmented faces, f32 (v,m,7) or None.
 
-    A target is (1 - weight) * one-hot label + weight * softened soft label. Soft labels for the unchanged faces are
+    A target is (1 - weight) * `label_targets` + weight * softened soft label. Soft labels for the unchanged faces are
     part of the first array. `batches` adds soft labels for augmented faces: teacher and student then see the same
     input (Beyer et al. 2022, arXiv 2106.05237).
 
     Raise ModelError if the file of soft labels is missing, damaged or made for other faces, and ConfigError if it was
-    made with another augmentation.
+    made with another augmentation, or if train.votes needs votes that the faces do not have.
     """
-    distillation, one_hot = train.distillation, np.eye(len(EMOTIONS), dtype=np.float32)[faces.labels]
+    distillation, hard_targets = train.distillation, label_targets(train, faces)
     if distillation.soft_labels is None:
-        return one_hot, None
+        return hard_targets, None
     path = Path(distillation.soft_labels)
     probabilities, augmentation = _read(path, faces)
     soft_labels = distillation.weight * _soften(probabilities, distillation)
-    one_hot *= 1 - distillation.weight
+    hard_targets *= 1 - distillation.weight
     if augmentation is None:
-        return one_hot + soft_labels, None
+        return hard_targets + soft_labels, None
     _check_augmentation(augmentation, train, path)
-    return one_hot, soft_labels
+    return hard_targets, soft_labels
 
 
 def _check_augmentation(augmentation: Settings, train: Train, path: Path) -> None:

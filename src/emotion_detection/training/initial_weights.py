@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emotion_detection.errors import ModelError
 from emotion_detection.training.content_addressed import open_content_addressed, write_content_addressed
+from emotion_detection.training.votes import votes_comment
 
 REMEDY = (
     "copy the file that a training wrote into the folder initial_weights of its model without renaming it, "
@@ -17,14 +18,15 @@ REMEDY = (
 )
 
 
-def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path) -> Path:
+def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path, *, label_source: str = "") -> Path:
     """Write the weights of a network, as returned by get_weights, and return the path.
 
     They are stored as float16: three digits are enough to start with, and the file has half the size.
+    label_source: the labels that the network learned from, see `votes.label_tags`.
     """
     content = io.BytesIO()
     np.savez(content, *(array.astype(np.float16) for array in weights))
-    return write_content_addressed(content.getvalue(), folder)
+    return write_content_addressed(content.getvalue(), folder, comment=votes_comment(label_source))
 
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:
