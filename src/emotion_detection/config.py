@@ -78,6 +78,7 @@ RENAMED = {
     "train.distil": "train.distillation",
     "train.distillation.teacher": "train.distillation.soft_labels",
     "train.finish": "train.final_plain_fraction",
+    "register.min_gain": "register.confidence, the level of a comparison on the same faces",
 }
 
 
@@ -146,6 +147,7 @@ class Train(Section):
     label_smoothing: Fraction
     ema: Fraction  # per-step momentum of the weight average that is validated and saved; 0: off
     class_weight: Balanced
+    votes: Annotated[float, Field(ge=0, le=1)]  # weight of FER+'s translated votes in the labels; 0: off
     distillation: Distillation
     final_plain_fraction: Fraction  # fraction of the epochs, at the end, with flips and small shifts only
     augment: Augment
@@ -189,8 +191,15 @@ class Evaluate(Section):
 
 
 class Register(Section):
+    """When the alias moves to a new version: see docs/promotion.md."""
+
     alias: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]*$")]
-    min_gain: Annotated[float, Field(ge=0, le=1)]  # in val_macro_f1, over the current version with this alias
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]  # of the comparison with the version that has the alias
+    promote_on: tuple[Literal["better", "not comparable"], ...]  # worse or undecided versions are never promoted
+    min_recall: Annotated[float, Field(ge=0, le=1)]  # of each emotion, on val
+    max_ece: Annotated[float, Field(ge=0, le=1)]  # expected calibration error, on val
+    max_ms: Annotated[float, Field(gt=0, le=1e6)]  # for one face
+    max_mb: Annotated[float, Field(gt=0, le=1e6)]  # of the ONNX file
 
 
 class NumberRange(Section):

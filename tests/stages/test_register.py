@@ -4,19 +4,41 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow.entities import LoggedModelStatus
-from tests.support.onnx_files import write_linear
+from tests.support.onnx_files import draw_answers, write_linear, write_reader
 from tests.support.paths import ROOT
 
-from emotion_detection.experiments import registry, runs
-from emotion_detection.stages.register import RegisterPaths, register
+from emotion_detection.data import dataset
+from emotion_detection.data.dataset import Faces
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.errors import ModelError
+from emotion_detection.evaluation import acceptance
+from emotion_detection.experiments import promotion, registry, runs
+from emotion_detection.inference import pretrained
+from emotion_detection.stages.register import Candidate, RegisterPaths, register, version_tags
 
 NAME = "emotion-detection-sample"
 SCORES = {"val_accuracy": 0.6, "val_macro_f1": 0.5, "test_accuracy": 0.61, "test_macro_f1": 0.51}
+FILES = ("params.yaml", "faces.npz", "data.json", "model", "report", "out.json")
+ROWS = 420  # faces in val, 60 of each emotion
+TRUTH = np.arange(ROWS) % 7
+# The answers of models on val: model r of `write_reader` is right for these faces.
+HOLDER, WORSE, LUCKY, BETTER, UNFAIR = range(5)
+RIGHT = {
+    HOLDER: np.arange(ROWS) % 10 < 7,
+    WORSE: np.arange(ROWS) % 10 < 6,
+    LUCKY: (np.arange(ROWS) % 10 < 7) & (np.arange(ROWS) % 40 > 0) | (np.arange(ROWS) % 30 == 9),
+    BETTER: np.arange(ROWS) % 10 < 8,
+    UNFAIR: ~np.isin(TRUTH, EMOTIONS.index("disgust")),
+}
 
 # Each child registers and is killed at one place; MLflow is imported once. The last one may finish.
 KILLED_REGISTRATIONS = """
@@ -29,7 +51,7 @@ from pathlib import Path
 def kill(*_, **__):
     os.kill(os.getpid(), 9)
 
-for place in (*sys.argv[1:], ""):
+for place in (*sys.argv[2:], ""):
     child = os.fork()
     if child == 0:
         if place:
@@ -40,7 +62,7 @@ for place in (*sys.argv[1:], ""):
                 owner = getattr(owner, parent)
             assert hasattr(owner, name), place
             setattr(owner, name, kill)
-        register(RegisterPaths(*(Path(name) for name in ("params.yaml", "data.json", "model", "report", "out.json"))))
+        register(RegisterPaths(*(Path(name) for name in sys.argv[1].split(","))))
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     print(place, status, flush=True)
@@ -50,24 +72,43 @@ PLACES = [
     "mlflow.tracking._tracking_service.client:TrackingServiceClient.finalize_logged_model",  # pending, with its files
     "mlflow:register_model",  # ready, without a version
     "emotion_detection.experiments.registry:_describe",  # just after the version exists
-    "emotion_detection.experiments.registry:promote_if_better",
-    "emotion_detection.experiments.registry:_describe_holder",  # the alias has moved
+    "emotion_detection.experiments.promotion:promote_if",
+    "emotion_detection.experiments.ledger:append",  # the history is there, and empty
+    "emotion_detection.experiments.promotion:_apply",  # the move is entered, but not made
+    "emotion_detection.experiments.ledger:mark_applied",  # the alias has moved
     "emotion_detection.stages.register:atomic_output",  # before the stage's own file
 ]
 
 
-def write_files(folder: Path, *, seed: int = 1, **scores: float) -> RegisterPaths:
-    """The files of the earlier stages, and their run."""
+@pytest.fixture(autouse=True)
+def _no_timing(monkeypatch):
+    """The limit of the time for a face must not depend on what else the machine does."""
+    monkeypatch.setattr(acceptance, "milliseconds", lambda *_: 3.0)
+
+
+def draw_faces() -> Faces:
+    """A val split that the models of RIGHT read."""
+    answers = [np.where(right, TRUTH, (TRUTH + 1) % 7) for right in RIGHT.values()]
+    val = np.full(ROWS, dataset.VAL, np.uint8)
+    return Faces(draw_answers(answers), TRUTH.astype(np.uint8), val, np.zeros(ROWS, bool))
+
+
+def write_files(folder: Path, *, seed: int = 1, reader: int | None = None, **scores: float) -> RegisterPaths:
+    """The files of the earlier stages, and their run. `reader` is a model of RIGHT instead of a random one."""
     with runs.start_run(name="training") as run:
         run.log_scores(SCORES | scores, [{"val_macro_f1": 0.4}])
     for name in ("model", "report"):
         (folder / name).mkdir(exist_ok=True)
     shutil.copy(ROOT / "params.yaml", folder)
-    write_linear(folder / "model" / "model.onnx", seed=seed)
+    dataset.save(draw_faces(), folder / "faces.npz")
+    if reader is None:
+        write_linear(folder / "model" / "model.onnx", seed=seed)
+    else:
+        write_reader(folder / "model" / "model.onnx", row=reader)
     (folder / "data.json").write_text(json.dumps({"dataset": "sample", "digest": "1", "dvc_md5": "2"}))
     (folder / "model" / "run.json").write_text(json.dumps({"run_id": run.id}))
     (folder / "report" / "metrics.json").write_text(json.dumps(SCORES | scores))
-    return RegisterPaths(*(folder / name for name in ("params.yaml", "data.json", "model", "report", "out.json")))
+    return RegisterPaths(*(folder / name for name in FILES))
 
 
 def logged_models() -> list[mlflow.entities.LoggedModel]:
@@ -83,10 +124,11 @@ def test_registering_again_keeps_the_version(tmp_path, capsys):
     first = json.loads(paths.registered.read_text())
     assert (first["version"], first["promoted"]) == (1, True)
     register(paths)
-    assert json.loads(paths.registered.read_text()) == first | {"reason": "it is the champion already"}
+    assert json.loads(paths.registered.read_text()) == first
     assert [version.number for version in registry.versions(NAME)] == [1]
     assert len(logged_models()) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == f"{NAME} version 1: champion, it is the champion already"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{NAME} version 1: champion, there was no champion before"
+    assert len(promotion.history(NAME)) == 1
 
 
 @pytest.mark.usefixtures("store")
@@ -125,11 +167,156 @@ def test_changed_scores_of_the_same_model_are_updated(tmp_path):
     assert version.tags["val_macro_f1"] == "0.700000"
 
 
+def registered(folder: Path, reader: int) -> dict[str, Any]:
+    """The outcome of registering a model of RIGHT."""
+    paths = write_files(folder, reader=reader)
+    register(paths)
+    return json.loads(paths.registered.read_text())
+
+
+def evidence(version: int) -> dict[str, Any]:
+    tags = registry.resolve(f"models:/{NAME}/{version}").tags
+    assert len(tags["evidence"]) < 5000
+    return promotion.parse_evidence(tags["evidence"])
+
+
+def test_version_says_from_which_labels_its_model_learned():
+    about = {"dataset": "fer2013", "digest": "0", "dvc_md5": "0"}
+    recorded = {"label_source": "FER-2013 and FER+", "votes_digest": "12ab"}
+    run: Any = SimpleNamespace(id="1", tags=recorded | {"host": "mine"})
+    written = version_tags(about, SCORES, run)
+    assert recorded.items() <= written.items()
+    assert "host" not in written
+    older: Any = SimpleNamespace(id="1", tags={})
+    assert not recorded.keys() & version_tags(about, SCORES, older).keys()
+
+
+@pytest.mark.usefixtures("store")
+def test_worse_lucky_and_better_models_get_their_verdicts(tmp_path, capsys):
+    assert registered(tmp_path, HOLDER)["promoted"]
+    outcomes = [registered(tmp_path, reader) for reader in (WORSE, LUCKY, BETTER)]
+    assert [outcome["promoted"] for outcome in outcomes] == [False, False, True]
+    found = [evidence(outcome["version"]) for outcome in outcomes]
+    assert [one["verdict"] for one in found] == ["worse", "undecided", "better"]
+    assert [one["opponent"] for one in found] == [1, 1, 1]
+    lucky = found[1]
+    assert lucky["counts"] == {"both_right": 283, "only_base": 11, "only_head": 14, "both_wrong": 112}
+    assert lucky["mcnemar_p"] == pytest.approx(0.55, abs=0.01)
+    assert lucky["gains"]["accuracy"]["value"] == pytest.approx(3 / 420, abs=1e-6)
+    line = capsys.readouterr().out.splitlines()[-2]
+    start = f"{NAME} version 3: not champion, undecided against version 1: 3 more right of 420 (p = .55"
+    assert line.startswith(start)
+    assert line.endswith("; this val set shows gains from 3.3 points")
+    assert registry.resolve(f"models:/{NAME}@champion").number == 4
+    stored = mlflow.MlflowClient().get_run(outcomes[2]["run_id"])
+    assert mlflow.artifacts.load_dict(f"{stored.info.artifact_uri}/evidence.json") == found[2]
+    assert [entry.move.target for entry in promotion.history(NAME)] == [1, 4]
+
+
+@pytest.fixture
+def decide(tmp_path, params, monkeypatch):
+    """A function that compares a model of RIGHT with HOLDER, under these settings of `register`."""
+    opponent, model = write_reader(tmp_path / "opponent.onnx", row=HOLDER), tmp_path / "candidate.onnx"
+    monkeypatch.setattr(registry, "fetch", lambda _: opponent)
+    tags = {"dataset_digest": "1", "labels": ",".join(EMOTIONS)}
+    now = datetime.now(timezone.utc)
+
+    def compared(reader: int, *, holder_tags: dict[str, str] = tags, **settings: object) -> promotion.Decision:
+        limits = params.register_.model_copy(update=settings)
+        candidate = Candidate(
+            write_reader(model, row=reader), tags, draw_faces(), params.model_copy(update={"register_": limits})
+        )
+        return candidate.decide(registry.Version(NAME, 1, ("champion",), None, holder_tags, now))
+
+    return compared
+
+
+def test_better_model_with_a_blind_spot_is_not_promoted(decide):
+    decision = decide(UNFAIR, min_recall=0.2, max_ece=1)
+    assert not decision.promotes
+    assert decision.reason.startswith("better than version 1: ")
+    assert decision.reason.endswith("but its recall of disgust is 0.0% (min_recall: 0.2)")
+    assert decide(UNFAIR, min_recall=0, max_ece=1).promotes
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("max_ece", 0.01, "its calibration error is"),
+        ("max_ms", 1e-6, "a face takes"),
+        ("max_mb", 0.001, "its file has 0.1 MB"),
+    ],
+)
+def test_better_model_beyond_a_limit_is_not_promoted(decide, setting, value, reason):
+    decision = decide(BETTER, **{setting: value})
+    assert not decision.promotes
+    assert f"but {reason}" in decision.reason
+    assert setting in decision.reason
+    assert decision.evidence["verdict"] == "better"
+
+
+def test_verdicts_promote_only_where_the_settings_say_so(decide):
+    assert decide(BETTER).promotes
+    assert not decide(BETTER, promote_on=()).promotes
+    assert not decide(LUCKY, promote_on=("better", "not comparable")).promotes
+    assert not decide(WORSE, promote_on=("better", "not comparable")).promotes
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({"dataset_digest": "2", "labels": ",".join(EMOTIONS)}, "was trained on other data"),
+        ({"dataset_digest": "1", "labels": "happy,sad"}, "has other labels"),
+        ({}, "was trained on other data"),  # not recorded
+    ],
+)
+def test_version_of_other_data_or_labels_is_not_comparable(decide, tags, why):
+    decision = decide(BETTER, holder_tags=tags)
+    assert (decision.promotes, decision.reason) == (False, f"not comparable with version 1, which {why}")
+    assert decision.evidence["verdict"] == "not comparable"
+    assert "mcnemar_p" not in decision.evidence
+    assert decide(BETTER, holder_tags=tags, promote_on=("not comparable",)).promotes
+
+
+def test_champion_whose_file_is_damaged_is_not_comparable(decide, monkeypatch):
+    def refuse(_):
+        raise ModelError("another file")
+
+    monkeypatch.setattr(registry, "fetch", refuse)
+    assert decide(BETTER).reason == "not comparable with version 1, which cannot be scored (another file)"
+
+
+@pytest.mark.usefixtures("store")
+def test_rolled_back_model_is_not_promoted_again(tmp_path):
+    registered(tmp_path, HOLDER)
+    assert registered(tmp_path, BETTER)["promoted"]
+    promotion.rollback(NAME, alias="champion", reason="test")
+    again = registered(tmp_path, BETTER)  # another run with the same file
+    assert (again["version"], again["promoted"]) == (3, False)
+    assert again["reason"].startswith("version 2, which has the same file, was rolled back: ")
+
+
+@pytest.mark.usefixtures("store")
+def test_first_opponent_of_a_model_for_fer2013_is_the_shipped_one(tmp_path, monkeypatch):
+    paths = write_files(tmp_path, reader=BETTER)
+    digest = json.loads((pretrained.FOLDER / "run.json").read_text())["dataset_digest"]
+    paths.data_report.write_text(json.dumps({"dataset": "fer2013", "digest": digest, "dvc_md5": "2"}))
+    run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)  # as under `mlflow run`
+    register(paths)
+    outcome = json.loads(paths.registered.read_text())
+    assert (outcome["name"], outcome["version"], outcome["run_id"]) == ("emotion-detection", 2, run_id)
+    assert outcome["reason"].startswith("better than version 1: ")
+    seed, move = promotion.history("emotion-detection")
+    assert (seed.move.kind, seed.move.target, move.move.source) == ("seed", 1, 1)
+    assert registry.resolve("models:/emotion-detection/1").run_id != run_id
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_killed_registration_is_completed_once(tmp_path):
     write_files(tmp_path)
-    command = [sys.executable, "-c", KILLED_REGISTRATIONS, *PLACES]
+    command = [sys.executable, "-c", KILLED_REGISTRATIONS, ",".join(FILES), *PLACES]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     ends = [
@@ -153,7 +340,8 @@ def test_killed_registration_is_completed_once(tmp_path):
 @pytest.mark.usefixtures("store")
 def test_two_registrations_at_once_make_one_version(tmp_path):
     write_files(tmp_path)
-    code = KILLED_REGISTRATIONS.replace('for place in (*sys.argv[1:], "")', 'for place in [""]')
-    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(2)]
+    code = KILLED_REGISTRATIONS.replace('for place in (*sys.argv[2:], "")', 'for place in [""]')
+    command = [sys.executable, "-c", code, ",".join(FILES)]
+    processes = [subprocess.Popen(command, cwd=tmp_path) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert len(registry.versions(NAME)) == len(logged_models()) == 1

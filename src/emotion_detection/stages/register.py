@@ -1,21 +1,35 @@
-"""Register the model in MLflow's registry, and move the alias to it if it is the best on val."""
+"""Register the model in MLflow's registry, and move the alias to it if it is better on the same faces of val."""
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cyclopts import Parameter
 
+from emotion_detection.arrays import Probabilities
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
-from emotion_detection.config import load_params
+from emotion_detection.config import Params, load_params
+from emotion_detection.data import dataset
+from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.experiments import registry, runs
+from emotion_detection.errors import EmotionDetectionError
+from emotion_detection.evaluation import acceptance, metrics, paired
+from emotion_detection.experiments import promotion, registry, runs
+from emotion_detection.experiments.copied_run import training_run
+from emotion_detection.experiments.promotion import Decision
+from emotion_detection.inference import pretrained
+from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import MODEL_NAME
 from emotion_detection.synthetic.sample import draw_faces
 
 DATASET = "fer2013"  # its model is registered as MODEL_NAME; the names of other models end with their data set
+COPIED_TAGS = ("git_commit", "git_dirty", "label_source", "votes_digest")  # from the run to the version
+NOT_COMPARABLE, UNOPPOSED = "not comparable", "unopposed"  # verdicts without a comparison
 
 
 @Parameter(name="*")
@@ -25,6 +39,8 @@ class RegisterPaths:
 
     params: Path
     """params.yaml"""
+    faces: Path
+    """The faces of the prepare stage."""
     data_report: Path
     """The JSON report of the prepare stage."""
     model: Path
@@ -35,44 +51,133 @@ class RegisterPaths:
     """The JSON file to write."""
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A model that wants the alias: it is compared with the version that has it on the faces of val."""
+
+    model: Path  # model.onnx
+    tags: dict[str, str]  # of its version
+    val: Faces
+    params: Params
+
+    def decide(self, holder: registry.Version | None) -> Decision:
+        """Whether the alias moves from its holder to this model."""
+        comparison = None if holder is None else self._compare(holder)
+        verdict, result = _verdict(holder, comparison)
+        objections = acceptance.objections(self._measurements, self.params.register_) if holder else []
+        wins = verdict in (UNOPPOSED, *self.params.register_.promote_on)
+        evidence = {
+            "verdict": verdict,
+            "opponent": holder.number if holder else None,
+            "dataset_digest": self.tags["dataset_digest"],
+            **(_figures(comparison) if isinstance(comparison, paired.Comparison) else {}),
+            **_rounded(self._measurements.as_dict()),
+            "objections": objections,
+            "promoted": wins and not objections,
+        }
+        reason = f"{result}, but {' and '.join(objections)}" if wins and objections else result
+        return Decision(wins and not objections, reason, evidence)
+
+    def _compare(self, holder: registry.Version) -> paired.Comparison | str:
+        """The comparison with the holder, or why there is none."""
+        for key, what in (("dataset_digest", "was trained on other data"), ("labels", "has other labels")):
+            if holder.tags.get(key) != self.tags[key]:
+                return what
+        try:
+            opponent = EmotionClassifier(registry.fetch(f"models:/{holder.name}/{holder.number}"))
+            answers = opponent.probabilities(self.val.images)
+        except EmotionDetectionError as error:
+            return f"cannot be scored ({error})"
+        confidence = self.params.register_.confidence
+        return paired.compare(self.val.labels, answers, self._answers, confidence=confidence)
+
+    @cached_property
+    def _classifier(self) -> EmotionClassifier:
+        return EmotionClassifier(self.model)
+
+    @cached_property
+    def _answers(self) -> Probabilities:
+        return self._classifier.probabilities(self.val.images)
+
+    @cached_property
+    def _measurements(self) -> acceptance.Measurements:
+        report = metrics.evaluate(self.val.labels, self._answers, **self.params.evaluate.model_dump())
+        return acceptance.measure(self.model, self._classifier, report, self.val.images)
+
+
 def register(paths: RegisterPaths) -> None:
-    """Register model.onnx, and move the alias to it if it is better than the champion of the same data set."""
-    params = load_params(paths.params).register_
+    """Register model.onnx, and move the alias to it if it is better than the version that has it.
+
+    The first opponent of a model for FER-2013 is the shipped model.
+    """
+    params = load_params(paths.params)
     data = json.loads(paths.data_report.read_text())
-    run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
-    metrics = json.loads((paths.report / "metrics.json").read_text())
-    name = MODEL_NAME if data["dataset"] == DATASET else f"{MODEL_NAME}-{data['dataset']}"
+    scores = json.loads((paths.report / "metrics.json").read_text())
+    name, alias = model_name(data["dataset"]), params.register_.alias
+    if name == MODEL_NAME:
+        os.environ.pop("MLFLOW_RUN_ID", None)  # of `mlflow run`: it is the training's, not the shipped model's
+        pretrained.seed_registry()
     # Drawn faces, so that the model does not contain images of people.
     example = draw_faces(per_class=1, seed=0)[0]
-    with runs.start_run(run_id) as run:
-        version = registry.register(
-            paths.model / "model.onnx",
-            name,
-            example=example[..., np.newaxis],
-            tags=version_tags(data, metrics, run),
-        )
-        promoted, reason = registry.promote_if_better(name, version, alias=params.alias, min_gain=params.min_gain)
-        outcome = f"{name} version {version}: {params.alias if promoted else f'not {params.alias}'}, {reason}"
-        run.note("Registered", outcome)
-    result = {"name": name, "version": version, "run_id": run_id, "promoted": promoted, "reason": reason}
+    about = {"dataset": data["dataset"], "dataset_digest": data["digest"], "dvc_md5": data["dvc_md5"]}
+    with training_run(paths.model, paths.report, about) as run:
+        run.log_stage_params({"register": params.register_.model_dump()})
+        tags = version_tags(data, scores, run)
+        version = registry.register(paths.model / "model.onnx", name, example=example[..., np.newaxis], tags=tags)
+        candidate = Candidate(paths.model / "model.onnx", tags, dataset.load(paths.faces).of("val"), params)
+        outcome = promotion.promote_if(name, version, alias=alias, decide=candidate.decide)
+        sentence = f"{name} version {version}: {alias if outcome.promoted else f'not {alias}'}, {outcome.reason}"
+        run.note("Registered", sentence)
+    result = {"name": name, "version": version, "run_id": run.id, **asdict(outcome)}
     with atomic_output(paths.registered) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
-    print(outcome)
+    print(sentence)
 
 
-def version_tags(data: dict[str, str], metrics: dict[str, float], run: runs.Run) -> dict[str, str]:
+def model_name(dataset_name: str) -> str:
+    """The name in the registry of a model that was trained on this data set."""
+    return MODEL_NAME if dataset_name == DATASET else f"{MODEL_NAME}-{dataset_name}"
+
+
+def version_tags(data: dict[str, str], scores: dict[str, float], run: runs.Run) -> dict[str, str]:
     """The tags of the version: its labels, data set, run, commit and scores."""
     run_tags = run.tags
-    scores = {key: f"{metrics[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
+    shown = {key: f"{scores[key]:.6f}" for key in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1")}
     return {
         "labels": ",".join(EMOTIONS),
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
         "run_id": run.id,
-        **{key: run_tags[key] for key in ("git_commit", "git_dirty") if key in run_tags},
-        **scores,
+        **{key: run_tags[key] for key in COPIED_TAGS if key in run_tags},
+        **shown,
     }
+
+
+def _verdict(holder: registry.Version | None, comparison: paired.Comparison | str | None) -> tuple[str, str]:
+    """The verdict and its sentence."""
+    if holder is None or comparison is None:
+        return UNOPPOSED, "there was no champion before"
+    opponent = f"version {holder.number}"
+    if isinstance(comparison, str):
+        return NOT_COMPARABLE, f"{NOT_COMPARABLE} with {opponent}, which {comparison}"
+    return comparison.verdict, acceptance.describe(comparison, opponent)
+
+
+def _figures(comparison: paired.Comparison) -> dict[str, Any]:
+    """The figures of a comparison as the version's tag shows them."""
+    figures = comparison.as_dict()
+    figures["recall_gains"] = dict(zip(EMOTIONS, figures["recall_gains"], strict=True))
+    return _rounded(figures)
+
+
+def _rounded(value: Any) -> Any:
+    """Plain values with six decimals, as in other tags; None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if np.isfinite(value) else None
+    return value
 
 
 if __name__ == "__main__":
