@@ -1,13 +1,29 @@
-"""Where a run comes from: the commit, the tracked data, the DVC experiment and the machine."""
+"""Where a run comes from: the code, the command, the tracked data, the DVC experiment, the parents and the machine."""
 
+import hashlib
 import json
 import os
 import platform
-import subprocess
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.errors import DataError
+from emotion_detection.experiments.environment import environment, environment_digest
+from emotion_detection.experiments.parents import parents
+from emotion_detection.experiments.patches import code_state
+from emotion_detection.experiments.repository import git
+from emotion_detection.redaction import scrub
+
+PATCH, ENVIRONMENT, PARENTS = "code/changes.patch", "environment.json", "parents.json"  # artifacts of a run
+MODEL_DIGEST, WEIGHTS_DIGEST = "onnx_sha256", "weights_sha256"  # tags of a run: the files that it made
+QUEUED = ["exp", "exec-run"]  # how DVC starts an experiment of its queue; its settings are in the patch
+MAX_TAG = 4_000  # characters
 
 
 def provenance() -> dict[str, str]:
@@ -16,8 +32,8 @@ def provenance() -> dict[str, str]:
     Changes to dvc.lock are ignored, because DVC rewrites it while the pipeline runs.
     """
     tags = {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": str(bool(_git("status", "--porcelain", "--", ":/", ":!dvc.lock"))).lower(),
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": str(bool(git("status", "--porcelain", "--", ":/", ":!dvc.lock"))).lower(),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
         "host": platform.node(),
     }
@@ -26,16 +42,69 @@ def provenance() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
+def model_digests(model: Path) -> dict[str, str]:
+    """The tags by which a run is found from the files of its model folder: its ONNX file and its initial weights."""
+    files = {MODEL_DIGEST: model.glob("model.onnx"), WEIGHTS_DIGEST: model.glob("initial_weights/*.npz")}
+    return {key: hashlib.sha256(file.read_bytes()).hexdigest() for key, found in files.items() for file in found}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is recorded when a training starts."""
+
+    tags: dict[str, str]
+    files: dict[str, bytes]
+    """The content of each artifact by its path in the run."""
+
+
+def origin(train: Mapping[str, Any], project: Path) -> Origin:
+    """Describe this process as the origin of a training. Nothing here fails without git.
+
+    train: the section of params.yaml as plain values. project: the folder with params.yaml and requirements.lock.
+    """
+    machine, ancestors, code = environment(project), parents(train, project), code_state(project)
+    files = {ENVIRONMENT: _json(machine), PARENTS: _json(ancestors)}
+    tags = provenance() | {"environment": environment_digest(machine), "command": command()}
+    digests = [one["sha256"] for parent in ancestors for one in (parent, *parent["made_by"]) if one.get("sha256")]
+    if digests:
+        tags["parents"] = " ".join(digests)[:MAX_TAG]  # by which the runs that come from a model are found
+    if code:
+        tags["code_tree"] = code.tree
+        if code.patch:
+            files[PATCH] = code.patch
+        if code.left_out:
+            tags["code_left_out"] = ", ".join(code.left_out)[:MAX_TAG]
+    return Origin({key: value for key, value in tags.items() if value}, files)
+
+
+def command() -> str:
+    """The command that a person typed: that of the DVC process that runs this one, or else this process's."""
+    import psutil
+
+    with suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            words = process.cmdline()
+            place = next((place for place, word in enumerate(words[:3]) if Path(word).name == "dvc"), None)
+            if place is not None and words[place + 1 : place + 3] == QUEUED:
+                return shlex.join(["dvc", "exp", "run", "--queue", "--name", os.environ.get("DVC_EXP_NAME", "")])
+            if place is not None:
+                return scrub(shlex.join(["dvc", *words[place + 1 :]]))[:MAX_TAG]
+    return scrub(shlex.join(_own_command(sys.orig_argv)))[:MAX_TAG]
+
+
+def _own_command(words: Sequence[str]) -> list[str]:
+    """The words of a command without the folder of Python or of a script."""
+    script = len(words) > 1 and words[1] == sys.argv[0]
+    return [Path(sys.argv[0]).name, *words[2:]] if script else ["python", *words[1:]]
+
+
+def _json(content: object) -> bytes:
+    return scrub(json.dumps(content, indent=2)).encode()
+
+
 def committed(path: Path) -> str:
     """The content of a file in the last commit; "" without git, without a commit or if the commit lacks the file."""
-    return _git("-C", str(path.parent), "show", f"HEAD:./{path.name}")
-
-
-def _git(*arguments: str) -> str:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    return git("show", f"HEAD:./{path.name}", folder=path.parent)
 
 
 def pinned_md5(pin: Path) -> str:

@@ -1,0 +1,95 @@
+"""What is known of the files that a training starts from, and of the models that made them."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from tests.support.paths import ROOT
+
+from emotion_detection.data.dataset import digest
+from emotion_detection.experiments.parents import parents
+from emotion_detection.training.distillation import save_soft_labels
+from emotion_detection.training.initial_weights import save_initial_weights
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_training_from_scratch_has_no_parents(params, tmp_path):
+    assert parents(params.model_dump()["train"], tmp_path) == []
+    assert parents({}, tmp_path) == []
+
+
+def test_soft_labels_name_their_teachers(drawn, tmp_path):
+    teachers = [tmp_path / "first.onnx", tmp_path / "second.onnx"]
+    for teacher in teachers:
+        teacher.write_text(teacher.name)
+    train = drawn.of("train")
+    path = save_soft_labels(np.full((len(train), 7), 1 / 7), train, teachers, tmp_path)
+    (parent,) = parents({"distillation": {"soft_labels": path.name}}, tmp_path)
+    assert parent == {
+        "kind": "soft_labels",
+        "path": path.name,
+        "sha256": sha256(path),
+        "made_by": [{"name": teacher.name, "sha256": sha256(teacher)} for teacher in teachers],
+    }
+    assert digest(train)
+
+
+def test_file_next_to_initial_weights_says_who_made_them(tmp_path):
+    path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
+    missing = {"kind": "soft_labels", "path": "gone.npz"}
+    told = {"made_by": [{"run_id": "1" * 32, "git_commit": "2" * 40, "parents": [missing]}]}
+    path.with_suffix(".json").write_text(json.dumps(told))
+    (parent,) = parents({"initial_weights": path.name}, tmp_path)
+    (model,) = parent["made_by"]
+    assert model["run_id"] == "1" * 32
+    assert model["parents"] == [missing | {"sha256": None, "made_by": []}]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"made_by": 1}', '{"made_by": [1]}', '{"made_by": [{"parents": [{}]}]}', "[" * 9999]
+)
+def test_damaged_origin_is_ignored(tmp_path, text):
+    path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
+    path.with_suffix(".json").write_text(text)
+    (parent,) = parents({"initial_weights": path.name}, tmp_path)
+    assert parent["sha256"] == sha256(path)
+
+
+def test_parent_that_is_its_own_ancestor_ends(tmp_path):
+    path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
+    itself = {"kind": "initial_weights", "path": path.name}
+    path.with_suffix(".json").write_text(json.dumps({"made_by": [{"run_id": "1", "parents": [itself]}]}))
+    (parent,) = parents({"initial_weights": path.name}, tmp_path)
+    depth = 0
+    while parent["made_by"][0]["parents"]:
+        (parent,) = parent["made_by"][0]["parents"]
+        depth += 1
+    assert depth == 10
+
+
+def test_missing_and_damaged_files_are_parents_too(tmp_path):
+    (tmp_path / "damaged.npz").write_text("1")
+    found = parents({"initial_weights": "gone.npz", "distillation": {"soft_labels": "damaged.npz"}}, tmp_path)
+    assert [(one["path"], one["sha256"] is None, one["made_by"]) for one in found] == [
+        ("gone.npz", True, []),
+        ("damaged.npz", False, []),
+    ]
+
+
+def test_every_ancestor_of_the_shipped_model_has_a_run_or_a_commit_of_this_repository():
+    train = json.loads((ROOT / "src" / "emotion_detection" / "pretrained" / "run.json").read_text())["train"]
+    pending, seen = parents(train, ROOT), 0
+    assert [one["kind"] for one in pending] == ["initial_weights", "soft_labels"]
+    while pending:
+        parent = pending.pop()
+        assert parent["sha256"].startswith(parent["path"].rpartition("/")[2].removesuffix(".npz"))
+        assert parent["made_by"]
+        for model in parent["made_by"]:
+            assert len(model["git_commit"]) == 40
+            pending += model.get("parents", [])
+            seen += 1
+    assert seen >= 6
