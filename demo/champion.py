@@ -46,6 +46,9 @@ class ServedModel:
         self.uri = None if is_file else (source or pretrained.CHAMPION)
         self.message = "" if is_file else "The registry has not responded yet. Serving the shipped model."
         self._updating = threading.Lock()
+        self._listing = threading.Lock()
+        self._connected = False
+        self._listed = True  # whether the list of versions is as new as the last query
         self._closed = threading.Event()
         self._versions: list[dict[str, str]] = []
         self._follower: threading.Thread | None = None
@@ -81,7 +84,6 @@ class ServedModel:
         with self._updating:
             if self._update(uri):
                 self.uri = uri
-                self._list_versions()
         self.follow()  # an alias may move
 
     def update(self) -> None:
@@ -89,23 +91,29 @@ class ServedModel:
         with self._updating:
             if self.uri:
                 self._update(self.uri)
-                self._list_versions()
 
     def _update(self, uri: str) -> bool:
-        """Load what `uri` names, unless it is loaded already; return whether that worked."""
-        from emotion_detection.experiments import registry
+        """Load what `uri` names, unless it is loaded already; return whether that worked.
+
+        This is one read of the registry. Only the first one writes, and only in a new store.
+        """
+        from emotion_detection.experiments import registry, runs
 
         try:
-            if uri == pretrained.CHAMPION:
-                pretrained.seed_registry()
-            version = registry.resolve(uri)
+            if not self._connected:
+                runs.connect()
+                pretrained.seed_new_store()
+                self._connected = True
+            version = registry.look_up(uri)
             source = f"models:/{version.name}/{version.number}"
             if source != self.current.source:
                 self.current = load_model(registry.fetch(source), source=source, tags=version.tags)
             self.message = ""
         except Exception as error:  # a broken registry must not stop the demo
             self.message = f"{' '.join(str(error).split())}. Still serving {self.current.source}."
+            self._listed = not isinstance(error, registry.NotRegisteredError)
             return False
+        self._listed = False
         return True
 
     @property
@@ -116,10 +124,17 @@ class ServedModel:
         return parse_model_uri(self.uri).name if self.uri else ""
 
     def versions(self) -> list[dict[str, str]]:
-        """A row for each registered version of the project's models at the last update; empty without a registry.
+        """A row for each registered version of the project's models; empty without a registry.
 
-        The served model comes first, and of each model the newest version. Each data set has its own model.
+        The served model comes first, and of each model the newest version. Each data set has its own model. The
+        registry is asked at most once after each update, so that only pages that show the list cost it something.
         """
+        if not self._listed and self._listing.acquire(blocking=False):
+            try:
+                self._listed = True
+                self._list_versions()
+            finally:
+                self._listing.release()
         return list(self._versions)
 
     def _list_versions(self) -> None:

@@ -16,6 +16,16 @@ def alert(text: str) -> str:
     return f'<p class="message" role="alert">{html.escape(text)}</p>'
 
 
+def paragraph(text: str) -> str:
+    """A remark that a screen reader does not speak by itself."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def title(text: str) -> str:
+    """The title of a part of a tab."""
+    return f'<h2 class="part-title">{html.escape(text)}</h2>'
+
+
 def picture(path: Path, name: str, description: str) -> str:
     """A PNG file in the page itself; a click downloads it as `name`."""
     source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

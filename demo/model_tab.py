@@ -7,8 +7,9 @@ import gradio as gr
 
 from champion import ServedModel
 from emotion_detection.errors import EmotionDetectionError
-from emotion_detection.inference import pretrained
-from fragments import alert, data_table, note
+from emotion_detection.reporting.templating import code
+from facts import ServedFacts, card_markdown
+from fragments import alert, data_table, note, paragraph
 
 REFRESH_S = 5
 LAW = """The European Union's AI Act (Regulation 2024/1689, article 5(1)(f)) prohibits emotion recognition in workplaces
@@ -30,19 +31,23 @@ class ModelTab:
             self._switch = gr.Button("Switch", variant="primary", scale=0, elem_classes="switch")
         self._status = gr.HTML(padding=False)
         self._versions = gr.HTML(padding=False)
+        self._facts = gr.HTML(padding=False)
+        self._served_facts = ServedFacts(served_model)
         gr.Markdown(LAW)
-        with gr.Accordion("Model card of the shipped model", open=False):
-            gr.Markdown((pretrained.FOLDER / "README.md").read_text())
+        with gr.Accordion("Model card of the served model", open=False) as self._card_holder:
+            self._card = gr.Markdown()
         self._shown = gr.State({})  # what this page shows, by component
         self._connect(page)
 
     def _connect(self, page: gr.Blocks) -> None:
-        outputs = [self._about, self._choice, self._versions, self._shown]
+        outputs = [self._about, self._choice, self._versions, self._facts, self._shown]
         page.load(self._current, outputs=self._choice, show_progress="hidden")
         page.load(self._refresh, self._shown, outputs, show_progress="hidden")
         gr.Timer(REFRESH_S).tick(self._refresh, self._shown, outputs, show_progress="hidden")
         switched = self._switch.click(self._switch_model, self._choice, self._status)
         switched.then(self._refresh, self._shown, outputs, show_progress="hidden")
+        switched.then(self._read_card, outputs=self._card, show_progress="hidden")
+        self._card_holder.expand(self._read_card, outputs=self._card)
 
     def _current(self) -> Any:
         """The served model as the first choice. Needs no registry, so it comes before a person can choose."""
@@ -55,14 +60,22 @@ class ModelTab:
             "about": describe(self._served_model),
             "choices": model_choices(self._served_model, versions),
             "versions": version_table(versions),
+            "facts": self._served_facts.html(versions),
         }
         changed = {key: shown.get(key) != value for key, value in now.items()}
         return (
             now["about"] if changed["about"] else gr.skip(),
             gr.update(choices=now["choices"]) if changed["choices"] else gr.skip(),
             now["versions"] if changed["versions"] else gr.skip(),
+            now["facts"] if changed["facts"] else gr.skip(),
             now,
         )
+
+    def _read_card(self) -> str:
+        try:
+            return card_markdown(self._served_model)
+        except EmotionDetectionError as error:
+            return f"The model card cannot be read: {code(error)}"
 
     def _switch_model(self, uri: str | None) -> str:
         served = self._served_model
@@ -89,7 +102,7 @@ def model_choices(served_model: ServedModel, versions: Sequence[dict[str, str]])
 def version_table(versions: Sequence[dict[str, str]]) -> str:
     """The registered versions as HTML."""
     if not versions:
-        return f'<p class="note">{NO_VERSIONS}</p>'
+        return paragraph(NO_VERSIONS)
     return data_table(list(versions[0]), [list(version.values()) for version in versions], "Registered versions")
 
 

@@ -18,11 +18,12 @@ from emotion_detection.config import load_recipe
 from emotion_detection.data.dataset import load
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import DataError, ModelError, UsageError, shorten
-from emotion_detection.evaluation.model_card import model_card
+from emotion_detection.errors import DataError, ModelError, UsageError
 from emotion_detection.experiments.recipes import recipe_differences
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import SCORE_TAGS
+from emotion_detection.reporting.model_card import CardSubject, model_card
+from emotion_detection.reporting.sources import read_shipped
 
 DATASET = "fer2013"
 FIGURES = ("confusion_test.png", "reliability_test.png", "learning_curves.png")
@@ -124,12 +125,8 @@ def check_report(paths: ReleasePaths) -> None:
 
 
 def write_card(folder: Path) -> None:
-    """Write README.md from the other files of the folder."""
-    run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json", *SCORE_TAGS)
+    """Write README.md from the other files of the folder. Raises DataError if one of them is damaged."""
+    read_json(folder / "metrics.json", *SCORE_TAGS)
     megabytes = (folder / "model.onnx").stat().st_size / 1e6
-    try:
-        with (folder / "classes.csv").open(newline="") as stream:
-            card = model_card(run, metrics, list(csv.DictReader(stream)), megabytes=megabytes)
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"the report of the model is damaged ({shorten(error)}): run `make repro`") from error
-    (folder / "README.md").write_text(card)
+    subject = CardSubject(read_shipped(folder), "Shipped model", megabytes=megabytes, is_shipped=True)
+    (folder / "README.md").write_text(model_card(subject), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Evaluation of a model: metrics, calibration, figures and the model card."""
+"""Evaluation of a model: metrics, calibration, paired tests and figures."""

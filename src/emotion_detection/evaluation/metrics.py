@@ -77,7 +77,7 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, *, confidence: float, 
         accuracy=float(correct.sum() / len(truth)),
         accuracy_low=accuracy_low,
         accuracy_high=accuracy_high,
-        macro_f1=float(_mean(_f1(confusion))),
+        macro_f1=float(mean_f1(confusion)),
         macro_f1_low=macro_low,
         macro_f1_high=macro_high,
         log_loss=float(log_loss(truth, table, labels=range(CLASSES))),
@@ -105,7 +105,7 @@ def macro_f1(labels: ArrayLike, predicted: ArrayLike) -> float:
         raise ValueError(f"labels and predicted differ in shape: {truth.shape} and {prediction.shape}")
     _check_labels(truth)
     _check_labels(prediction)
-    return float(_mean(_f1(_confusion(truth, prediction))))
+    return float(mean_f1(_confusion(truth, prediction)))
 
 
 def calibrate(labels: ArrayLike, probabilities: ArrayLike, *, bins: int) -> Calibration:
@@ -177,6 +177,11 @@ def _f1(confusion: Ints) -> Floats:
     return _ratio(2 * true_positives, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
+def mean_f1(confusion: Ints) -> Floats:
+    """The macro-F1 (...,) of confusion matrices (..., 7, 7), as in `macro_f1`."""
+    return _mean(_f1(confusion))
+
+
 def _mean(scores: Floats) -> Floats:
     return np.asarray(np.nanmean(scores, axis=-1))
 
@@ -189,7 +194,7 @@ def _macro_f1_interval(confusion: Ints, confidence: float) -> tuple[float, float
     """
     rows = int(confusion.sum())
     draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(rows, confusion.ravel() / rows, BOOTSTRAP_DRAWS)
-    scores = _mean(_f1(draws.reshape(-1, CLASSES, CLASSES)))
+    scores = mean_f1(draws.reshape(-1, CLASSES, CLASSES))
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -1,0 +1,1 @@
+"""Reports for people: the comparison of two results, and model cards."""

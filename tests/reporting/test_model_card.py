@@ -1,0 +1,148 @@
+"""The model card contains the scores and the metadata, and Hugging Face's library reads it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+from tests.support.paths import PRETRAINED
+from tests.support.results import results
+
+from emotion_detection.reporting.model_card import CardSubject, card_text, find_subject, model_card
+from emotion_detection.reporting.results import Origin, Results
+
+
+@pytest.fixture(scope="module")
+def shipped() -> CardSubject:
+    return find_subject("shipped", PRETRAINED)
+
+
+def changed(subject: CardSubject, **scores: float) -> CardSubject:
+    """The subject with other scores."""
+    return replace(subject, results=replace(subject.results, metrics={**subject.results.metrics, **scores}))
+
+
+def test_shipped_card_is_generated_from_the_shipped_scores(shipped):
+    assert (PRETRAINED / "README.md").read_text() == model_card(shipped)
+
+
+def test_card_is_read_by_hugging_face(tmp_path, shipped):
+    path = tmp_path / "README.md"
+    path.write_text(model_card(shipped))
+    card = ModelCard.load(path)
+    assert card.data.model_name == "Shipped model"
+    assert (card.data.license, card.data.pipeline_tag) == ("mit", "image-classification")
+    scores = {(one.dataset_split, one.metric_type): one for one in card.data.eval_results}
+    accuracy = scores["test", "accuracy"]
+    assert accuracy.metric_value == pytest.approx(shipped.results.metrics["test_accuracy"], abs=1e-6)
+    assert accuracy.metric_args["low"] < accuracy.metric_value < accuracy.metric_args["high"]
+    assert accuracy.dataset_revision == shipped.results.digest
+    assert card.text.lstrip().startswith("# Shipped model")
+
+
+def test_card_contains_changed_scores(shipped):
+    card = model_card(replace(changed(shipped, test_accuracy=0.1234), megabytes=6.2))
+    assert "| 12.3 % [" in card
+    assert "6.2 MB" in card
+
+
+def test_card_has_all_sections(shipped):
+    titles = [line for line in model_card(shipped).splitlines() if line.startswith("#")]
+    assert titles == [
+        "# Shipped model",
+        "## How to use",
+        "## Intended uses",
+        "## Data",
+        "## Evaluation",
+        "### By emotion, on test",
+        "### Calibration",
+        "### Crops of a detector",
+        "## Limits",
+        "## How it was made",
+    ]
+
+
+def test_weakest_emotions_are_listed_with_their_recall(shipped):
+    worse = {"f1": "0.01", "recall": "0.02"}
+    rows = tuple({**row, **(worse if row["emotion"] == "happy" else {})} for row in shipped.results.classes)
+    card = model_card(replace(shipped, results=replace(shipped.results, classes=rows)))
+    assert "The weakest emotions are happy (recall 2 %), " in card
+
+
+def test_measurements_of_the_detector_are_described(shipped):
+    card = model_card(
+        changed(
+            shipped,
+            test_found_and_read_right=0.46,
+            test_detected_share=0.75,
+            test_detected_accuracy=0.61,
+            test_detected_plain_accuracy=0.63,
+        )
+    )
+    assert "The detector found 75 % of the test faces" in card
+    assert "46 % of all test faces are found and read right" in card
+    assert "61.0 % with the detector's crops and 63.0 % with the data set's own crops" in card
+
+
+def test_calibration_error_is_given_with_and_without_temperature(shipped):
+    scores = {"test_ece": 0.05, "test_ece_uncalibrated": 0.04, "val_ece": 0.02, "val_ece_uncalibrated": 0.03}
+    card = model_card(changed(shipped, **scores))
+    assert "0.020 with it and 0.030 without it on val, and 0.050 with it and 0.040 without it on test." in card
+
+
+def test_missing_measurements_are_named():
+    """An older version may have nothing but a name."""
+    card = model_card(CardSubject(Results(Origin("models:/faces/1", "version")), "faces version 1", "models:/faces/1"))
+    for sentence in (
+        "No scores were recorded.",
+        "The scores of each emotion were not recorded.",
+        "The effect of the temperature was not recorded.",
+        "The accuracy on the crops of a detector was not recorded.",
+        "the data set `not recorded`",
+        "Not recorded.",
+    ):
+        assert sentence in card
+    assert "mirror" not in card
+    assert "eval_results" not in ModelCard(card).data.to_dict()
+    assert "model-index" not in card
+
+
+def test_card_of_another_version_has_its_own_facts(drawn):
+    gains = {"macro_f1": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    evidence = json.dumps({"verdict": "better", "opponent": 2, "mcnemar_p": 0.01, "gains": gains})
+    tags = {"git_commit": "c0ffee", "git_dirty": "true", "dvc_md5": "5d", "evidence": evidence}
+    found = results(drawn, "models:/faces/3", right=0.9, tags=tags)
+    found = replace(found, origin=replace(found.origin, commit="c0ffee"))
+    card = model_card(CardSubject(found, "faces version 3", "models:/faces/3", 1.5))
+    assert "license:" not in card
+    assert "`emotion-detection predict photo.jpg --model models:/faces/3`" in card
+    assert "| commit | `c0ffee, with uncommitted changes` |" in card
+    assert "| opponent | `version 2` |" in card
+    assert "| gain in macro-F1 | `+2.0 points [+1.0, +3.0]` |" in card
+    assert "FER-2013" not in card
+
+
+@pytest.mark.parametrize(
+    "evidence", ["", "[]", "{", "null", '{"verdict": 3}', '{"verdict": "better", "gains": [1], "counts": 2}']
+)
+def test_damaged_evidence_is_no_evidence(drawn, evidence):
+    card = model_card(CardSubject(results(drawn, right=0.9, tags={"evidence": evidence}), "faces version 3"))
+    assert "opponent" not in card
+
+
+def test_tags_of_others_have_no_effect_in_the_card(drawn):
+    evil = "a`|<img src=x>\n# title"
+    found = results(drawn, right=0.9, tags={"dataset_digest": evil, "recipe": evil, "command": evil})
+    card = model_card(CardSubject(found, evil))
+    assert "\n# title" not in card
+    assert "`a'\\|<img src=x> # title`" in card
+
+
+def test_text_of_a_card_has_no_metadata(shipped):
+    text = card_text(model_card(shipped))
+    assert text.startswith("# Shipped model\n")
+    assert "model-index" not in text
+
+
+def test_card_refers_to_the_ai_act(shipped):
+    assert "article 5(1)(f)" in model_card(shipped)
