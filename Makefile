@@ -31,8 +31,8 @@ help: ## list these commands
 
 setup: $(INSTALLED) ## install everything into .venv; PYTHON=python3.12 selects the interpreter
 
-data: $(INSTALLED) ## put a data set into data/: SOURCE=kaggle, SOURCE=huggingface or SOURCE=path/to/fer2013.csv
-	@emotion-detection data "$(SOURCE)"
+data: $(INSTALLED) ## put a data set into data/: SOURCE=kaggle, SOURCE=huggingface or SOURCE=path/to/fer2013.csv; VOTES= adds FER+
+	@emotion-detection data "$(SOURCE)" --votes "$(VOTES)"
 
 # A killed DVC command can leave an empty file of locks, with which no later command starts (DVC 3.67). DVC also empties
 # it for a moment while it writes.
@@ -41,6 +41,7 @@ FREE_DVC := find .dvc/tmp -name rwlock -size 0 ! -newermt '-5 seconds' -delete 2
 repro: $(INSTALLED) ## run the stages that are out of date: prepare, train, evaluate, register
 	@$(FREE_DVC)
 	@dvc repro
+	@python -m emotion_detection.experiments.registered build/registered.json || dvc repro --force --single-item register
 
 tune: $(INSTALLED) ## search for better settings; WORKERS=2 runs two processes, STUDY= and OPTUNA_STORAGE= join a search
 	@$(FREE_DVC)

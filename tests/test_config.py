@@ -98,7 +98,7 @@ def test_there_are_recipes():
         ("train.augment.rotate", "rotate_deg"),
         ("prepare.val_share", "val_fraction"),
         ("evaluate.bins", "ece_bins"),
-        ("register.gain", "min_gain"),
+        ("register.max_size", "max_mb"),
     ],
 )
 def test_misspelled_key_is_refused_with_the_allowed_keys(key, allowed):
@@ -268,7 +268,11 @@ def test_all_sections_are_checked():
         ("train.optimizer", "𝓼𝓰𝓭", "'sgd' or 'adam'"),
         ("evaluate.ece_bins", 10**9, "less than or equal to 1000"),
         ("register.alias", "größe 1", "match pattern"),
-        ("register.min_gain", float("inf"), "less than or equal to 1"),
+        ("register.confidence", 1, "less than 1"),
+        ("register.promote_on", ["undecided"], "'better' or 'not comparable'"),
+        ("register.promote_on", "better", "valid tuple"),
+        ("register.max_ms", float("inf"), "less than or equal to 1000000"),
+        ("register.max_mb", 0, "greater than 0"),
         ("tune.trials", 10**9, "less than or equal to 1000000"),
         ("tune.minutes", float("inf"), "less than or equal to"),
         ("tune.minutes", float("nan"), "got nan"),

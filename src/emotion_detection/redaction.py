@@ -56,6 +56,11 @@ def scrub(text: str, *addresses: str) -> str:
     return text
 
 
+def contains_secret(content: bytes) -> bool:
+    """Whether the bytes contain the value of a secret of the environment. Patterns of secrets are not searched."""
+    return any(secret.encode() in content for secret in _secrets(()) if len(secret) >= SHORT)
+
+
 def _remove_login(word: re.Match[str]) -> str:
     """A word without the password of a URL. It may contain an unescaped @ / : ? or #, so the last @ counts."""
     start, separator, rest = word[0].partition("://")

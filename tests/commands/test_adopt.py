@@ -118,8 +118,8 @@ def test_adopting_the_original_settings_restores_the_file(params: Path, tmp_path
 
 
 def test_other_sections_are_adopted():
-    after = merged(COMMITTED, "register:\n  min_gain: 0.01\n", source="recipe")
-    assert after == COMMITTED.replace("min_gain: 0.002", "min_gain: 0.01")
+    after = merged(COMMITTED, "register:\n  max_ece: 0.05\n", source="recipe")
+    assert after == COMMITTED.replace("max_ece: 0.1", "max_ece: 0.05")
 
 
 @pytest.mark.parametrize(

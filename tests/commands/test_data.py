@@ -12,12 +12,21 @@ import numpy as np
 import pytest
 import yaml
 from dvc.repo import Repo
-from tests.support.fer_files import class_members, csv_table, kaggle_members, random_faces, write_folder, write_zip
+from tests.support.fer_files import (
+    class_members,
+    csv_table,
+    kaggle_members,
+    random_faces,
+    write_file,
+    write_folder,
+    write_zip,
+)
+from tests.support.vote_files import by_file, fer_plus, random_votes
 
 from emotion_detection.cli import main
 from emotion_detection.commands import data as command
 from emotion_detection.commands.data import add_data
-from emotion_detection.data.formats import OFFICIAL, read_raw
+from emotion_detection.data.formats import OFFICIAL, read_raw, single_file
 from emotion_detection.emotions import SPLITS
 from emotion_detection.errors import DataError, UsageError
 
@@ -135,6 +144,105 @@ def test_project_without_data_gets_data(source):
     add_data(str(source), data=Path("data"))
     assert [path.name for path in Path("data").iterdir()] == ["faces.zip"]
     assert Path("data.dvc").exists()
+
+
+@pytest.fixture
+def votes(tmp_path: Path) -> Path:
+    """A table of votes for `source`."""
+    return write_file(tmp_path / "votes of faces.csv", by_file(list(kaggle_members(FACES)), random_votes(FACES)))
+
+
+def test_votes_are_tracked_beside_the_source(root, source, votes, capsys):
+    add_data(str(source), votes=str(votes), data=Path("data"))
+    stored = Path("data/votes/votes of faces.csv")
+    assert stored.read_bytes() == votes.read_bytes()
+    assert single_file(Path("data")) == Path("data/faces.zip")
+    output = capsys.readouterr().out
+    assert (
+        "votes for 39 of 39 train faces and 12 of 12 val faces; the raters' most frequent choice is the label" in output
+    )
+    assert "12 rows belong to test faces or to none" in output
+    assert "train.votes" in output
+    # DVC restores them, and a call without votes removes them.
+    shutil.rmtree("data")
+    dvc(root, "checkout", "data.dvc")
+    assert stored.read_bytes() == votes.read_bytes()
+    add_data("data", data=Path("data"))
+    assert [path.name for path in Path("data").iterdir()] == ["faces.zip"]
+    assert "votes" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("root")
+def test_votes_of_rows_and_folders_of_votes_are_accepted(tmp_path):
+    table = write_file(tmp_path / "fer2013.csv", csv_table(FACES))
+    write_folder(tmp_path / "fer+", {"votes.csv": fer_plus(FACES, random_votes(FACES)).encode(), "notes": b"words"})
+    add_data(str(table), votes=str(tmp_path / "fer+"), data=Path("data"))
+    files = sorted(path.as_posix() for path in Path("data").rglob("*") if path.is_file())
+    assert files == ["data/fer2013.csv", "data/votes/votes.csv"]
+    np.testing.assert_array_equal(read_raw(Path("data")).faces.images, FACES.images)
+
+
+@pytest.mark.usefixtures("root")
+def test_votes_of_faces_without_a_split_are_counted(tmp_path, capsys):
+    members = class_members(FACES)
+    source = write_zip(tmp_path / "faces.zip", members)
+    votes = write_file(tmp_path / "votes.csv", by_file(list(members), random_votes(FACES)))
+    main(["data", str(source), "--votes", str(votes)])
+    assert "votes for 63 of 63 faces without a split; " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("root")
+def test_missing_file_of_votes_is_one_line(source, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["data", str(source), "--votes", "gone.csv"])
+    assert end.value.code == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "gone.csv does not exist: pass FER+'s fer2013new.csv" in message
+
+
+def test_source_named_like_the_folder_of_votes_gets_another_name(root, tmp_path, votes):
+    source = write_zip(tmp_path / "votes", kaggle_members(FACES))
+    add_data(str(source), votes=str(votes), data=Path("data"))
+    assert read_raw(root / "data").faces.images.shape == FACES.images.shape
+
+
+@pytest.mark.parametrize(
+    ("rejected", "message"),
+    [
+        ("gone.csv", "does not exist"),
+        ("words.csv", "is no table of votes"),
+        ("rows.csv", "names the rows of fer2013.csv"),
+        ("shuffled.csv", "% of the faces instead of about 63 %"),
+    ],
+)
+def test_rejected_votes_change_nothing(root, source, rejected, message):
+    votes = random_votes(FACES, agreement=1)
+    Path("words.csv").write_text("words\n")
+    Path("rows.csv").write_text(fer_plus(FACES, votes))
+    Path("shuffled.csv").write_text(by_file(list(kaggle_members(FACES)), np.roll(votes, 1, axis=0)))
+    before = state(root)
+    with pytest.raises(DataError, match=message) as error:
+        add_data(str(source), votes=rejected, data=Path("data"))
+    assert state(root) == before
+    assert rejected in str(error.value)
+    assert not Path("data.incoming").exists()
+
+
+def test_failed_dvc_add_keeps_the_previous_votes(root, source, votes, monkeypatch):
+    add_data(str(source), votes=str(votes), data=Path("data"))
+    before = state(root)
+    run_dvc = command._run_dvc
+
+    def fail(data: Path, *arguments: str) -> str:
+        if arguments[0] == "add":
+            raise KeyboardInterrupt
+        return run_dvc(data, *arguments)
+
+    monkeypatch.setattr(command, "_run_dvc", fail)
+    with pytest.raises(KeyboardInterrupt):
+        add_data(str(source), data=Path("data"))
+    assert state(root) == before
 
 
 @pytest.mark.parametrize("rejected", ["", " ", "gone.csv", "broken.csv", "empty", "sample/../broken.zip"])

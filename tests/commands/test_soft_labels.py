@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from tests.support.paths import PRETRAINED, ROOT
@@ -15,6 +16,7 @@ from emotion_detection.data.dataset import save
 from emotion_detection.errors import ConfigError, DataError, ModelError, UsageError
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
+from emotion_detection.training.content_addressed import read_comment
 from emotion_detection.training.distillation import read_soft_labels, save_soft_labels, targets
 
 TEACHER = PRETRAINED / "model.onnx"
@@ -80,6 +82,16 @@ def test_teacher_of_another_data_set_is_refused(label, tmp_path):
     with pytest.raises(ModelError, match=r"model\.onnx was trained on fer2013, but the faces are of custom-01234567"):
         label(tmp_path, TEACHER, dataset="custom-01234567")
     assert not (tmp_path / "soft_labels").exists()
+
+
+def test_soft_labels_say_that_a_teacher_learned_from_votes(label, tmp_path):
+    model = onnx.load(TEACHER)
+    model.metadata_props.add(key="label_source", value="FER-2013 and FER+")
+    onnx.save(model, tmp_path / "voted.onnx")
+    assert read_comment(label(tmp_path, TEACHER)) == b""
+    first = label(tmp_path / "first", TEACHER, tmp_path / "voted.onnx")
+    second = label(tmp_path / "second", first)
+    assert read_comment(first) == read_comment(second) == b"FER-2013 and FER+"
 
 
 def test_earlier_soft_labels_are_averaged_with_a_model(label, train_faces, classifier, tmp_path):

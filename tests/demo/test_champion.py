@@ -1,16 +1,18 @@
 """The served model: the registry's champion, followed when its alias moves, or a file."""
 
+import shutil
 import socket
 import threading
 import time
 
+import mlflow
 import pytest
 from tests.support.onnx_files import write_linear
 from tests.support.versions import register_version
 
 from champion import ServedModel
 from emotion_detection.errors import UsageError
-from emotion_detection.experiments import registry
+from emotion_detection.experiments import registry, runs
 from emotion_detection.inference import pretrained
 
 
@@ -26,6 +28,16 @@ def serve():
     yield serve
     for served in opened:
         served.close(wait_s=60)
+
+
+def create_version(*, alias: bool) -> None:
+    """Create a version of the shipped model in milliseconds; with `alias`, it is the champion."""
+    runs.connect()
+    client = mlflow.MlflowClient()
+    client.create_registered_model(pretrained.MODEL_NAME)
+    client.create_model_version(pretrained.MODEL_NAME, pretrained.FOLDER.as_uri())
+    if alias:
+        client.set_registered_model_alias(pretrained.MODEL_NAME, pretrained.ALIAS, "1")
 
 
 def test_shipped_model_is_served_until_the_registry_responds(serve):
@@ -55,6 +67,66 @@ def test_champion_is_served_and_followed(serve):
     assert "emotion-detection/7" in served.message
     assert served.message.endswith("Still serving models:/emotion-detection/1.")
     assert served.uri == "models:/emotion-detection/1"  # one person's mistake does not change the demo for all
+
+
+@pytest.mark.usefixtures("store")
+def test_query_is_a_single_read(serve, monkeypatch):
+    create_version(alias=True)
+    served, calls = serve(None), []
+    served.update()
+    assert served.current.source == "models:/emotion-detection/1"
+
+    def count(name):
+        original = getattr(mlflow.MlflowClient, name)
+
+        def counted(*arguments, **settings):
+            calls.append(name)
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, counted)
+
+    for name in dir(mlflow.MlflowClient):
+        if not name.startswith("_") and callable(getattr(mlflow.MlflowClient, name)):
+            count(name)
+    served.update()
+    assert calls == ["get_model_version_by_alias"]
+    served.versions()
+    listed = len(calls)
+    served.versions()
+    assert len(calls) == listed  # the list is as new as the last query
+
+
+@pytest.mark.usefixtures("store")
+def test_store_of_a_team_is_not_written(serve, tmp_path, monkeypatch):
+    database = tmp_path / "team.db"
+    shutil.copy(tmp_path / "mlflow.db", database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    runs.connect()
+    mlflow.MlflowClient().create_registered_model("theirs")
+    served = serve(None)
+    served.update()
+    content = database.read_bytes()
+    served.update()
+    assert database.read_bytes() == content
+    assert served.current.source == str(pretrained.MODEL)
+    assert "run `emotion-detection seed-registry`" in served.message
+    assert registry.model_names() == ["theirs"]
+
+
+def test_server_is_not_written(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setattr(registry, "model_names", lambda: [])
+    monkeypatch.setattr(pretrained, "seed_registry", lambda: pytest.fail("a write"))
+    pretrained.seed_new_store()
+
+
+@pytest.mark.usefixtures("store")
+def test_removed_alias_is_not_set_again(serve):
+    create_version(alias=False)
+    served = serve(None)
+    served.update()
+    assert "seed-registry" in served.message
+    assert [(version["version"], version["aliases"]) for version in served.versions()] == [("1", "")]
 
 
 @pytest.mark.usefixtures("store")

@@ -6,7 +6,10 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 
+import facts
+import model_tab
 from champion import ServedModel
+from emotion_detection.errors import StoreError
 from model_tab import ModelTab, describe, model_choices, version_table
 
 VERSIONS = [
@@ -28,7 +31,8 @@ def registered(shipped) -> ServedModel:
 
 
 @pytest.fixture
-def tab(registered) -> ModelTab:
+def tab(registered, monkeypatch) -> ModelTab:
+    monkeypatch.setattr(facts, "facts_html", lambda _: "the facts")
     with gr.Blocks() as page:
         return ModelTab(registered, page)
 
@@ -45,14 +49,15 @@ def test_choices_are_aliases_then_versions_of_each_model(registered):
 
 
 def test_refresh_never_sets_the_choice(tab, registered):
-    about, choice, table, shown = tab._refresh({})
+    about, choice, table, _, shown = tab._refresh({})
     assert about.startswith("**Serving** `models:/faces/2`")
     assert choice["choices"][0] == "models:/faces@champion"
     assert "value" not in choice
     assert "faces-sample" in table
-    assert tab._refresh(shown)[:3] == (gr.skip(), gr.skip(), gr.skip())
+    assert tab._refresh({})[3] == "the facts"
+    assert tab._refresh(shown)[:4] == (gr.skip(), gr.skip(), gr.skip(), gr.skip())
     registered._versions = [{"model": "faces", "version": "4", "aliases": ""}, *VERSIONS]
-    about, choice, table, _ = tab._refresh(shown)
+    about, choice, table, _, _ = tab._refresh(shown)
     assert about == gr.skip()
     assert "models:/faces/4" in choice["choices"]
     assert "value" not in choice
@@ -63,6 +68,14 @@ def test_wrong_choice_is_explained(tab):
     assert "&lt;b&gt;" in tab._switch_model("<b>")
     assert "longer than 200 characters" in tab._switch_model("models:/" + "a" * 1_000_000)
     assert 'role="alert"' in tab._switch_model(None)
+
+
+def test_card_that_cannot_be_read_is_explained(tab, monkeypatch):
+    def refuse(_: ServedModel) -> str:
+        raise StoreError("the store `refused`")
+
+    monkeypatch.setattr(model_tab, "card_markdown", refuse)
+    assert tab._read_card() == "The model card cannot be read: `the store 'refused'`"
 
 
 def test_versions_are_a_table_or_a_sentence():

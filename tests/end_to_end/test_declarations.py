@@ -57,11 +57,17 @@ DOCUMENTS = (README, CONTRIBUTING)
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 # Commands in README.md that .ci/run does not run, with the test file that runs them.
 RUN_BY_TESTS = {
+    "emotion-detection lineage models:/emotion-detection-sample@champion": "end_to_end/test_pipeline.py",
+    "emotion-detection reproduce models:/emotion-detection-sample/1": "end_to_end/test_pipeline.py",
+    "emotion-detection report workspace narrow --markdown report.md": "end_to_end/test_pipeline.py",
+    "emotion-detection card models:/emotion-detection-sample@champion --output card.md": "end_to_end/test_pipeline.py",
     "make data SOURCE=path/to/archive.zip": "commands/test_data.py",
+    "make data SOURCE=path/to/fer2013.csv VOTES=path/to/fer2013new.csv": "commands/test_data.py",
     "make data SOURCE=kaggle": "commands/test_data.py",
     "make data SOURCE=huggingface": "commands/test_data.py",
     "make adopt FROM=recipes/fer_resnet_fast.yaml": "commands/test_adopt.py",
     "emotion-detection predict holiday/ --out readings.csv --annotate drawn/": "commands/test_predict.py",
+    "emotion-detection history": "commands/test_promote.py",
     "emotion-detection predict film.mp4 --out readings.parquet --annotate film.webm --figure timeline.png": (
         "commands/test_predict.py"
     ),

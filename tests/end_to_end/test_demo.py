@@ -119,6 +119,7 @@ def get(url: str):
 def home(tmp_path_factory, migrated_store):
     folder = tmp_path_factory.mktemp("demo")
     (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
+    (folder / "dvc.yaml").touch()  # a project, whose own store gets the shipped model
     return folder
 
 

@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from tests.support.network import foreign_addresses, needs_strace, traced
 from tests.support.paths import ROOT
 from tests.support.project import NAME, QUICK, Project
@@ -53,10 +55,13 @@ def test_run_contains_params_metrics_tags_inputs_and_artifacts(project):
     epochs = project.client.get_metric_history(run.info.run_id, "val_macro_f1")
     assert [metric.step for metric in epochs] == [1, 2, 3]  # two epochs and the exported model
     provenance = {"git_commit", "git_dirty", "precision", "dataset", "dataset_digest", "dvc_md5", "host"}
+    provenance |= {"command", "code_tree", "environment", "onnx_sha256", "weights_sha256"}
     assert provenance <= set(run.data.tags)
     assert {entry.dataset.name for entry in run.inputs.dataset_inputs} == {
         f"sample-{s}" for s in ("train", "val", "test")
     }
+    assert {entry.dataset.digest for entry in run.inputs.dataset_inputs} == {run.data.tags["dataset_digest"][:36]}
+    assert {"evaluate.confidence", "register.alias"} <= set(run.data.params)
     logged = {
         file.path
         for folder in ("report", "data", None)
@@ -67,7 +72,22 @@ def test_run_contains_params_metrics_tags_inputs_and_artifacts(project):
         "report/learning_curves.png",
         "data/contact_sheet.png",
         "history.csv",
+        "environment.json",
+        "parents.json",
     } <= logged
+
+
+def test_first_version_can_be_trained_again_to_the_same_weights(project):
+    before = len(project.runs())
+    assert f"models:/{NAME}/1: identical" in project.run("emotion-detection", "reproduce", f"models:/{NAME}/1")
+    assert len(project.runs()) == before
+    assert project.run("git", "worktree", "list").count("\n") == 1
+    shown = json.loads(project.run("emotion-detection", "lineage", f"models:/{NAME}@champion", "--json"))
+    assert shown["reproduction"]["verdict"] == "identical"
+    assert shown["code"]["is_here"]
+    assert shown["command"] == "dvc repro"
+    assert shown["data"]["faces"]["train"] > 0
+    assert shown["metrics"]["val"]["macro_f1"] == project.read("report/metrics.json")["val_macro_f1"]
 
 
 def test_repro_without_changes_logs_nothing_and_old_params_restore_the_old_run(project):
@@ -80,6 +100,36 @@ def test_repro_without_changes_logs_nothing_and_old_params_restore_the_old_run(p
     project.run("dvc", "repro")
     assert project.read("model/run.json") == first
     assert len(project.runs()) == before + 1
+
+
+def test_registered_model_is_found_by_the_score_that_chose_it(project):
+    client, registered = project.client, project.read("registered.json")
+    experiment = client.get_run(registered["run_id"]).info.experiment_id
+    found = client.search_logged_models([experiment], filter_string="metrics.val_macro_f1 > 0")
+    assert registered["run_id"] in {model.source_run_id for model in found}
+
+
+def test_store_without_the_model_gets_it(project):
+    """As `make repro` does it: DVC does not notice another store."""
+    recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1].split("\n\n")[0]
+    command = "\n".join(line.strip().removeprefix("@") for line in recipe.splitlines()[2:])
+    files = ("dvc.lock", "build/registered.json")
+    before = [(project.folder / name).read_bytes() for name in files]
+    project.env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / 'other.db'}", "PYTHONPATH": "src"}
+    try:
+        assert "Running stage 'register'" in project.run("bash", "-ec", command)
+        again = project.run("bash", "-ec", command)
+    finally:
+        del project.env["MLFLOW_TRACKING_URI"], project.env["PYTHONPATH"]
+    assert "up to date" in again
+    assert "Running stage" not in again
+    other = mlflow.MlflowClient(*2 * [f"sqlite:///{project.folder / 'other.db'}"])
+    version = other.get_model_version_by_alias(NAME, "champion")
+    assert version.run_id == project.read("registered.json")["run_id"]
+    assert len(project.client.search_model_versions(f"name = '{NAME}'")) == 1
+    for name, content in zip(files, before, strict=True):
+        (project.folder / name).write_bytes(content)
+    assert project.stale() == {}
 
 
 def test_only_code_that_can_change_a_result_makes_a_stage_stale(project):
@@ -108,6 +158,11 @@ def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
     assert named["slow"].params["train.learning_rate"] == "0.02"
     assert {data.tags["dvc_experiment"] for data in named.values()} == {"narrow", "slow"}
     assert {run.info.status for run in new} == {"FINISHED"}
+    lineage = json.loads(project.run("emotion-detection", "lineage", "narrow", "--json"))
+    own_commit = lineage["dvc_experiment"]["commit"]
+    assert f"{own_commit} commit" in project.run("git", "for-each-ref", "refs/exps/")
+    assert lineage["code"]["commit"] != own_commit  # DVC makes it after the run
+    assert lineage["code"]["patch"]
     shown = printed["dvc exp show"]
     assert "narrow" in shown
     assert "slow" in shown
@@ -115,6 +170,22 @@ def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
     assert printed["dvc queue status"].count("Success") == 2
     assert "train.learning_rate" in project.run("dvc", "params", "diff", "narrow", "slow")
     assert "val_log_loss" in project.run("dvc", "metrics", "diff", "narrow", "slow")
+
+
+def test_readme_report_compares_an_experiment_and_the_card_is_complete(project):
+    """Needs the experiments of the test before."""
+    project.run("bash", "-c", "emotion-detection report workspace narrow --markdown report.md")
+    text, page = ((project.folder / f"report.{suffix}").read_text() for suffix in ("md", "html"))
+    assert "| `train.widths` |" in text
+    assert "No paired test" not in text
+    assert "Learning curves" in page
+    assert "are not shown" not in page
+    project.run("bash", "-c", f"emotion-detection card models:/{NAME}@champion --output card.md")
+    card = ModelCard.load(project.folder / "card.md")
+    assert {one.dataset_name for one in card.data.eval_results} == {"sample"}
+    assert "not recorded" not in card.text
+    for name in ("report.md", "report.html", "card.md"):
+        (project.folder / name).unlink()
 
 
 def readme_experiments() -> list[str]:

@@ -128,6 +128,7 @@ def test_predict_reaches_no_other_host(home, tmp_path, migrated_store):
 
 
 def test_demo_reaches_no_other_host(home, tmp_path, migrated_store):
+    (tmp_path / "dvc.yaml").touch()  # a project, whose own store gets the shipped model
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
     port, log = free_port(), tmp_path / "demo.txt"
     url, store = f"http://127.0.0.1:{port}", f"sqlite:///{tmp_path / 'mlflow.db'}"

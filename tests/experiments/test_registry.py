@@ -7,15 +7,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
+from tests.support.paths import ROOT
 
 from emotion_detection.commands.seed_registry import seed_registry
 from emotion_detection.errors import ModelError, StoreError, UsageError
-from emotion_detection.experiments import registry, runs
+from emotion_detection.experiments import promotion, registry, runs
 from emotion_detection.experiments.registry import ModelName, parse_model_uri
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.classifier import EmotionClassifier
@@ -79,11 +81,73 @@ def test_run_of_the_shipped_model_has_its_scores_and_files(seeded):
     assert artifacts == {path.name for path in pretrained.FOLDER.iterdir()}
 
 
-def test_shipped_model_has_the_tags_for_a_comparison(seeded):
-    other = mlflow.MlflowClient().create_model_version(seeded.name, "file:///nowhere", tags=seeded.tags)
-    result = registry.promote_if_better(seeded.name, int(other.version), alias="champion", min_gain=0.1)
-    score = float(seeded.tags["val_macro_f1"])
-    assert result == (False, f"val_macro_f1 {score:.4f} does not beat {score:.4f} by 0.1")
+def test_history_of_the_alias_begins_with_the_shipped_model(seeded):
+    (entry,) = promotion.history(seeded.name)
+    assert (entry.move.kind, entry.move.target, entry.move.why) == ("seed", seeded.number, "the shipped model")
+
+
+def test_logged_model_is_found_by_its_scores_its_data_and_its_params(seeded):
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(runs.EXPERIMENT).experiment_id
+    (model,) = client.search_logged_models([experiment], filter_string="metrics.val_macro_f1 > 0")
+    assert model.source_run_id == seeded.run_id
+    assert model.params["train.architecture"] == "fer_resnet"
+    scores = {metric.key: metric for metric in model.metrics}
+    assert scores["val_macro_f1"].value == pytest.approx(float(seeded.tags["val_macro_f1"]), abs=1e-6)
+    for key, name in (("val_macro_f1", "fer2013-val"), ("test_accuracy", "fer2013-test")):
+        assert (scores[key].dataset_name, scores[key].dataset_digest) == (name, seeded.tags["dataset_digest"][:36])
+    data = [{"dataset_name": "fer2013-val", "dataset_digest": seeded.tags["dataset_digest"][:36]}]
+    assert client.search_logged_models([experiment], "metrics.val_macro_f1 > 0.5", datasets=data)
+
+
+@pytest.mark.usefixtures("store")
+def test_model_has_the_last_scores_and_no_metric_of_an_epoch():
+    history = [{"epoch": epoch, "val_loss": 1.0, "val_macro_f1": 0.1} for epoch in (1, 2)]
+    with runs.start_run() as run:
+        run.log_missing_epochs(history)
+        for score in (0.3, 0.4):  # evaluated twice
+            run.log_scores({"val_macro_f1": score, "test_accuracy": score}, history)
+        registry.register(pretrained.MODEL, "faces", example=np.zeros((1, 48, 48, 1), np.uint8), tags={})
+    client = mlflow.MlflowClient()
+    (model,) = client.search_logged_models([client.get_run(run.id).info.experiment_id])
+    assert {metric.key: metric.value for metric in model.metrics} == {"val_macro_f1": 0.4, "test_accuracy": 0.4}
+
+
+def test_shipped_model_names_a_commit_that_contains_it(seeded):
+    commit = seeded.tags["git_commit"]
+    assert mlflow.MlflowClient().get_run(seeded.run_id).data.tags["git_commit"] == commit
+    command = ["git", "show", f"{commit}:pretrained/model.onnx"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if shown.returncode:
+        pytest.skip("this copy of the project has no complete history")
+    assert shown.stdout == pretrained.MODEL.read_bytes()
+
+
+@pytest.mark.usefixtures("seeded")
+def test_other_file_than_the_registered_one_is_refused(monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(registry.fetch(pretrained.CHAMPION).parent, copy)
+    (model,) = copy.rglob("*.onnx")
+    model.write_bytes(model.read_bytes() + b" ")
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda _: str(copy))
+    message = r"models:/emotion-detection@champion \(version 1\) is not the file that was registered"
+    with pytest.raises(ModelError, match=message):
+        registry.fetch(pretrained.CHAMPION)
+
+
+@pytest.mark.parametrize("uri", [pretrained.CHAMPION, "models:/emotion-detection/1"])
+def test_version_is_looked_up_without_a_search(seeded, monkeypatch, uri):
+    for name in ("search_model_versions", "search_registered_models"):
+        monkeypatch.setattr(mlflow.MlflowClient, name, None)
+    assert registry.look_up(uri) == seeded
+
+
+def test_models_beyond_the_first_page_are_named(seeded, monkeypatch):
+    small_pages = partialmethod(mlflow.MlflowClient.search_registered_models, max_results=1)
+    monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", small_pages)
+    for name in ("other-1", "other-2"):
+        mlflow.MlflowClient().create_registered_model(name)
+    assert registry.model_names() == [seeded.name, "other-1", "other-2"]
 
 
 def test_version_has_its_creation_time(seeded):
@@ -92,12 +156,12 @@ def test_version_has_its_creation_time(seeded):
 
 def test_promotion_waits_for_the_store(seeded):
     """Otherwise two versions could both beat the same champion, and the worse one could be promoted last."""
-    promote = partial(registry.promote_if_better, seeded.name, seeded.number, alias="champion", min_gain=0.1)
+    promote = partial(promotion.promote, seeded.name, seeded.number, alias="champion", reason="test")
     with ThreadPoolExecutor(1) as pool:
         with runs.exclusive_store():
             result = pool.submit(promote)
             assert wait([result], timeout=0.3).not_done
-        assert result.result(timeout=60) == (True, "it is the champion already")
+        assert result.result(timeout=60) is None  # it has the alias already
 
 
 def test_seeding_again_changes_nothing(seeded, capsys):

@@ -1,5 +1,7 @@
 """MLflow runs and registered models, checked with MLflow's own client."""
 
+import hashlib
+import json
 import logging
 import os
 import socket
@@ -19,9 +21,10 @@ from tests.support.paths import ROOT
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import DataError, StoreError
 from emotion_detection.experiments.liveness import has_exited, this_host, this_process
-from emotion_detection.experiments.registry import promote_if_better, register
-from emotion_detection.experiments.runs import connect, start_run
-from emotion_detection.experiments.store_location import store_uri
+from emotion_detection.experiments.promotion import promote
+from emotion_detection.experiments.registry import register
+from emotion_detection.experiments.runs import connect, run_exists, start_run
+from emotion_detection.experiments.store_location import is_default_store, store_uri
 from emotion_detection.inference.classifier import EmotionClassifier
 
 HISTORY = [
@@ -252,6 +255,27 @@ def test_epochs_that_the_store_missed_are_logged_later(unreliable_store, caplog)
     assert warnings == ["MLflow does not respond. Training continues; the epochs are logged later: Connection refused"]
 
 
+def test_store_that_fails_in_the_middle_of_a_training_costs_a_warning(unreliable_store, monkeypatch, tmp_path, caplog):
+    def fail(*_):
+        raise MlflowException("gone")
+
+    (tmp_path / "history.csv").touch()
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch, start_run() as run:
+        run.log_epoch(HISTORY[0])
+        unreliable_store.reachable = False
+        patch.setattr(mlflow.MlflowClient, "set_terminated", fail)
+        run.log_epoch(HISTORY[1])
+        run.attempt(lambda: run.log_history(HISTORY, tmp_path / "history.csv"))
+    assert get_run(run.id).info.status == "RUNNING"
+    assert mlflow.active_run() is None
+    assert [record.name for record in caplog.records].count("emotion_detection.experiments.runs") == 1
+    unreliable_store.reachable = True
+    with start_run(run.id) as run:  # of the evaluate stage
+        run.log_history(HISTORY, tmp_path / "history.csv")
+    assert get_run(run.id).info.status == "FINISHED"
+    assert steps(run.id) == [1, 2, 3]
+
+
 def test_unreachable_store_at_the_end_raises(unreliable_store):
     unreliable_store.reachable = False
     with pytest.raises(StoreError, match="repeat the command"), start_run() as run:
@@ -275,6 +299,71 @@ def test_faces_are_logged_by_digest_and_size_without_images(drawn, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.suffix in {".npy", ".npz", ".png"}]
 
 
+def logged_digest(images, labels, **digest):
+    with start_run() as run:
+        run.log_faces((images, labels), name="drawn", split="train", dvc_md5="123", **digest)
+    (entry,) = get_run(run.id).inputs.dataset_inputs
+    return entry.dataset.digest
+
+
+@pytest.mark.usefixtures("store")
+def test_late_pixel_and_late_label_change_the_digest_of_a_data_set():
+    images, labels = np.zeros((20_001, 48, 48), np.uint8), np.zeros(20_001, np.uint8)
+    first = logged_digest(images, labels)
+    assert logged_digest(images, labels) == first
+    images[20_000, 47, 47] = 1
+    changed_pixel = logged_digest(images, labels)
+    labels[10_001] = 1
+    assert len({first, changed_pixel, logged_digest(images, labels)}) == 3
+
+
+@pytest.mark.usefixtures("store")
+def test_digest_in_mlflow_is_that_of_the_data_report(drawn):
+    digest = hashlib.sha256(b"all splits").hexdigest()
+    for split in ("train", "val"):
+        part = drawn.of(split)
+        assert logged_digest(part.images, part.labels, digest=digest) == digest[:36]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.filterwarnings("error")
+def test_source_of_a_data_set_is_its_pin(drawn):
+    with start_run() as run:
+        run.log_faces((drawn.images, drawn.labels), name="drawn", split="train", dvc_md5="123")
+    (entry,) = get_run(run.id).inputs.dataset_inputs
+    assert json.loads(entry.dataset.source) == {"uri": "data.dvc"}
+
+
+@pytest.mark.usefixtures("store")
+def test_run_is_found_whatever_the_number_of_experiments(monkeypatch):
+    with start_run() as run:
+        pass
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", lambda *_, **__: [])  # a first page without it
+    assert run_exists(run.id)
+    assert not run_exists("0" * 32)
+    assert not run_exists("not an ID")
+
+
+@pytest.mark.usefixtures("store")
+def test_deleted_run_does_not_exist():
+    with start_run() as run:
+        pass
+    mlflow.MlflowClient().delete_run(run.id)
+    assert not run_exists(run.id)
+
+
+@pytest.mark.usefixtures("store")
+def test_params_of_a_repeated_stage_may_change():
+    with start_run() as run:
+        run.log_stage_params({"evaluate": {"confidence": 0.95, "ece_bins": 15}})
+    with start_run(run.id) as run:
+        run.log_stage_params({"evaluate": {"confidence": 0.9, "ece_bins": 15}})
+    stored = get_run(run.id).data
+    assert stored.params == {"evaluate.confidence": "0.95", "evaluate.ece_bins": "15"}
+    assert stored.tags["evaluate.confidence"] == "0.9"
+    assert "evaluate.ece_bins" not in stored.tags
+
+
 @pytest.fixture
 def outside_project(monkeypatch, tmp_path):
     """A working directory outside any project, and no environment variables for the store."""
@@ -290,6 +379,17 @@ def test_store_is_found_from_any_folder_of_the_project(outside_project, monkeypa
     for folder in (outside_project, outside_project / "src" / "deep"):
         monkeypatch.chdir(folder)
         assert store_uri() == f"sqlite:///{outside_project.resolve() / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "default"),
+    [(None, True), ("sqlite:///mlflow.db", True), ("sqlite:///team.db", False), ("http://127.0.0.1:5000", False)],
+)
+def test_default_store_is_the_file_of_the_project(outside_project, monkeypatch, uri, default):
+    (outside_project / "dvc.yaml").touch()
+    if uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert is_default_store() is default
 
 
 @pytest.mark.usefixtures("outside_project")
@@ -344,7 +444,7 @@ def test_registered_version_has_its_tags_and_run_and_predicts_the_same(tmp_path)
     stored = mlflow.MlflowClient().get_model_version("faces", str(number))
     assert (number, stored.run_id) == (1, run.id)
     assert stored.tags.items() >= tags.items()
-    assert promote_if_better("faces", number, alias="best", min_gain=0.0)[0]
+    promote("faces", number, alias="best", reason="the only one")
 
     loaded = mlflow.pyfunc.load_model("models:/faces@best")
     answers = loaded.predict(faces[..., None])
@@ -353,33 +453,6 @@ def test_registered_version_has_its_tags_and_run_and_predicts_the_same(tmp_path)
     assert loaded.metadata.get_output_schema().input_names() == list(EMOTIONS)
     (column,) = loaded.metadata.get_input_schema().inputs
     assert (column.type, column.shape) == (np.uint8, (-1, 48, 48, 1))
-
-
-@pytest.mark.usefixtures("store")
-def test_alias_moves_only_to_a_better_version(tmp_path):
-    connect()
-    client = mlflow.MlflowClient()
-    client.create_registered_model("faces")
-
-    def outcome(**tags):
-        number = int(client.create_model_version("faces", tmp_path.as_uri(), tags=tags).version)
-        promoted, reason = promote_if_better("faces", number, alias="champion", min_gain=0.01)
-        return promoted, reason, int(client.get_model_version_by_alias("faces", "champion").version)
-
-    assert outcome(dataset="a", val_macro_f1="0.5") == (True, "there was no champion before", 1)
-    assert outcome(dataset="a", val_macro_f1="0.4") == (False, "val_macro_f1 0.4000 does not beat 0.5000 by 0.01", 1)
-    assert outcome(dataset="a", val_macro_f1="0.5")[::2] == (False, 1)
-    assert outcome(dataset="a", val_macro_f1="0.505")[::2] == (False, 1)
-    assert outcome(dataset="a", val_macro_f1="0.52") == (True, "val_macro_f1 0.5200 beats 0.5000 by 0.01", 5)
-    reason = "the champion was trained on a, so the scores cannot be compared"
-    assert outcome(dataset="b", val_macro_f1="0.9") == (False, reason, 5)
-    assert outcome(dataset="a", val_macro_f1="0.515")[::2] == (False, 5)  # compared with the new holder
-
-
-@pytest.mark.usefixtures("store")
-def test_promotion_of_an_unknown_version_raises():
-    with start_run(), pytest.raises(StoreError, match="reported an error"):
-        promote_if_better("unknown", 1, alias="champion", min_gain=0.0)
 
 
 IMPORT_RUNS = """

@@ -170,6 +170,25 @@ def test_store_that_answers_again_gets_the_next_epoch(monkeypatch):
 
 
 @pytest.mark.usefixtures("store")
+def test_silent_store_is_given_up_after_its_time(monkeypatch):
+    clock, calls = [0.0], []
+
+    def time_out(*_, **settings):
+        calls.append(settings["step"])
+        clock[0] += 15
+        raise mlflow.exceptions.MlflowException("timed out")
+
+    monkeypatch.setattr(mlflow, "log_metrics", time_out)
+    monkeypatch.setattr(runs, "monotonic", lambda: clock[0])
+    with runs.start_run() as run:
+        for epoch in range(1, 101):
+            clock[0] += 60
+            run.log_epoch(ROW | {"epoch": epoch})
+    assert len(calls) == 3
+    assert sum(15 for _ in calls) < 60
+
+
+@pytest.mark.usefixtures("store")
 def test_sigterm_ends_a_run_as_killed():
     with suppress(TerminatedError), signals_interrupt(), runs.start_run() as run:
         os.kill(os.getpid(), signal.SIGTERM)

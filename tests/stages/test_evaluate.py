@@ -55,6 +55,15 @@ def test_summary_includes_the_mirror_accuracy_if_it_was_measured():
 class FakeRun:
     """A run that logs nothing."""
 
+    def log_stage_params(self, *_):
+        pass
+
+    def log_history(self, *_):
+        pass
+
+    def tag_all(self, *_):
+        pass
+
     def log_scores(self, *_):
         pass
 

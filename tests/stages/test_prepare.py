@@ -7,12 +7,15 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from tests.support.fer_files import kaggle_members, random_faces, write_zip
 from tests.support.paths import ROOT
+from tests.support.vote_files import by_file, known_votes, random_votes
 
 from emotion_detection.data import figures
-from emotion_detection.data.dataset import digest, load
+from emotion_detection.data.dataset import digest, load, votes_digest
 from emotion_detection.errors import DataError
 from emotion_detection.stages.prepare import PreparePaths, prepare
 from emotion_detection.synthetic.sample import write_sample
@@ -38,7 +41,7 @@ def make_paths(folder: Path, class_folders: Path, **fractions: float) -> Prepare
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     (folder / "data.dvc").write_text("outs:\n- md5: 0123.dir\n")
-    shutil.copytree(class_folders, folder / "data")
+    shutil.copytree(class_folders, folder / "data") if class_folders.exists() else (folder / "data").mkdir()
     names = {"params": "params.yaml", "data": "data", "pin": "data.dvc", "faces": "faces.npz", "report": "report.json"}
     return PreparePaths(**{key: folder / name for key, name in names.items()}, figures=folder / "figures")
 
@@ -67,6 +70,48 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the figures, which take a second."""
     for name in ("classes_per_split", "contact_sheet", "duplicates_sheet"):
         monkeypatch.setattr(figures, name, lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_votes_of_train_and_val_are_carried_and_counted(tmp_path, capsys):
+    faces = random_faces(210)
+    votes = random_votes(faces)
+    votes[3] = 0
+    source = write_zip(tmp_path / "faces.zip", kaggle_members(faces))
+    reports = []
+    for with_votes in (False, True):
+        paths = make_paths(tmp_path / str(with_votes), tmp_path / "no faces")
+        shutil.copy(source, paths.data)
+        if with_votes:
+            (paths.data / "votes").mkdir()
+            (paths.data / "votes" / "votes.csv").write_text(by_file(list(kaggle_members(faces)), votes))
+        prepare(paths)
+        reports.append(json.loads(paths.report.read_text()))
+    prepared = load(paths.faces)
+    assert prepared.votes is not None
+    known = known_votes(faces, votes)
+    for image, row in zip(prepared.images, prepared.votes, strict=True):
+        (original,) = np.flatnonzero((faces.images == image).all(axis=(1, 2)))
+        np.testing.assert_array_equal(row, known[original])
+    plain, voted = reports
+    counted = voted.pop("votes")
+    assert voted == plain
+    assert counted["faces"] == {"train": int((faces.splits == 0).sum()) - 1, "val": int((faces.splits == 1).sum())}
+    assert counted["missing"] == {"train": 1, "val": 0}
+    assert counted["files"] == ["votes.csv"]
+    assert counted["agreement"].keys() == {"train", "val"}
+    assert counted["digest"] == votes_digest(prepared)
+    assert f"faces with votes: {counted['faces']}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_damaged_votes_are_refused_before_anything_is_written(class_folders, tmp_path):
+    paths = make_paths(tmp_path, class_folders)
+    (paths.data / "votes").mkdir()
+    (paths.data / "votes" / "votes.csv").write_text("words")
+    with pytest.raises(DataError, match="is no table of votes"):
+        prepare(paths)
+    assert not paths.faces.exists()
 
 
 @pytest.mark.usefixtures("quick")

@@ -114,6 +114,7 @@ print(sorted({"tensorflow", "keras", "mlflow"} & set(sys.modules)))
         ({"learning_rat": 0.1}, "train.learning_rat is not a parameter"),
         ({"seed": 2**32}, "train.seed should be less than 4294967296"),
         ({"batch_size": 512}, "train.batch_size is 512, but the train split has 14 faces"),
+        ({"votes": 0.5}, "train.votes is 0.5, but the training faces have no votes: add them with `make data"),
     ],
 )
 def test_wrong_setting_is_refused_before_tensorflow_is_imported(drawn, tmp_path, settings, words):
@@ -129,6 +130,12 @@ def test_damaged_data_report_is_refused(drawn, tmp_path, content):
     paths = write_inputs(tmp_path, drawn)
     paths.data_report.write_text(content)
     with pytest.raises(DataError, match=r"report\.json is damaged"):
+        train.train(paths)
+
+
+def test_faces_of_another_report_are_refused(drawn, tmp_path):
+    paths = write_inputs(tmp_path, drawn, batch_size=8)
+    with pytest.raises(DataError, match=r"faces\.npz does not contain the faces that .*report\.json describes: run"):
         train.train(paths)
 
 

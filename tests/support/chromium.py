@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+START_MS = 180_000  # on a busy machine
 
 
 def launch(driver: "Playwright", film: Path) -> "Browser":
     """Start Chromium; it repeats `film`, concatenated JPEGs, as its camera and allows every page to use it."""
     camera = f"--use-file-for-fake-video-capture={film}"
     flags = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", camera]
-    return driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *flags])
+    arguments = ["--no-sandbox", "--disable-gpu", *flags]
+    return driver.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=START_MS)
 
 
 @contextmanager

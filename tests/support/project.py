@@ -16,6 +16,7 @@ from mlflow.entities import ViewType
 from tests.support.network import without_switches
 from tests.support.paths import ROOT
 
+from emotion_detection.experiments.runs import EXPERIMENT
 from emotion_detection.synthetic.sample import write_sample
 
 # Fast settings; the scores do not matter here.
@@ -97,7 +98,8 @@ class Project:
         return mlflow.MlflowClient(uri, uri)
 
     def runs(self) -> list[mlflow.entities.Run]:
-        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        """All trainings; the histories of aliases are runs of another experiment."""
+        experiments = [one.experiment_id for one in self.client.search_experiments() if one.name == EXPERIMENT]
         return list(self.client.search_runs(experiments, run_view_type=ViewType.ALL))
 
     def checkpoint_histories(self) -> list[Path]:

@@ -47,6 +47,13 @@ def test_search_without_files_needs_no_faces(params, tmp_path):
     conflicts.check(params, tmp_path / "missing.npz")
 
 
+@pytest.mark.parametrize("dimension", [Categorical(choices=(0.0, 0.6)), NumberRange(low=0.0, high=0.6, log=False)])
+def test_search_with_votes_needs_votes(params, faces, dimension):
+    expected = "train.votes is 0.6, but the training faces have no votes"
+    assert refusal(changed(params, {"votes": dimension}), faces).startswith(expected)
+    assert refusal(changed(params, {}, votes=0.6), faces).startswith(expected)
+
+
 @pytest.mark.parametrize("key", conflicts.NETWORK)
 def test_initial_weights_conflict_with_other_networks(params, tmp_path, key):
     choices = {

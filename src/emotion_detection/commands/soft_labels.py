@@ -13,12 +13,14 @@ from emotion_detection.errors import ConfigError, ModelError, UsageError
 from emotion_detection.experiments.provenance import read_data_report
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
+from emotion_detection.training.content_addressed import read_comment
 from emotion_detection.training.distillation import (
     UNCHANGED,
     augmentation_settings,
     read_soft_labels,
     save_soft_labels,
 )
+from emotion_detection.training.votes import votes_comment
 
 MAX_EPOCHS = 1000  # 28,709 faces then take 400 MB
 
@@ -57,7 +59,10 @@ def soft_labels(
         probabilities, augmentation = label_unchanged(teachers, train_faces, dataset), UNCHANGED
         agreement = (probabilities.argmax(1) == train_faces.labels).mean()
         print(f"{len(train_faces):,} faces; the most likely emotion is the label of {agreement:.1%}")
-    path = save_soft_labels(probabilities, train_faces, teachers, folder, augmentation=augmentation)
+    source = _label_source(teachers)
+    path = save_soft_labels(
+        probabilities, train_faces, teachers, folder, augmentation=augmentation, label_source=source
+    )
     print(f"train:\n  distillation:\n    soft_labels: {path}\n    weight: 0.7\n    temperature: 1")
 
 
@@ -88,6 +93,18 @@ def _predictor(path: Path, faces: Faces, dataset: str) -> Callable[[], Probabili
         return lambda: probabilities
     teacher = _load_teacher(path, dataset)
     return lambda: mirror_averaged(teacher, faces.images)
+
+
+def _label_source(teachers: Sequence[Path]) -> str:
+    """The label_source of a teacher that learned from votes; "" if none did or it is not recorded."""
+    for path in teachers:
+        if path.suffix == ".npz":
+            source = read_comment(path).decode(errors="replace")
+        else:
+            source = EmotionClassifier(path).metadata.get("label_source", "")
+        if votes_comment(source):
+            return source
+    return ""
 
 
 def _load_teacher(path: Path, dataset: str) -> EmotionClassifier:

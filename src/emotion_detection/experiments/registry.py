@@ -13,13 +13,21 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from numpy.typing import NDArray
 
-from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
+from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE, SPLITS
 from emotion_detection.errors import ModelError, StoreError, UsageError
-from emotion_detection.experiments.runs import connect, exclusive_store, translate_errors
+from emotion_detection.experiments.runs import (
+    DIGEST_CHARACTERS,
+    MISSING,
+    connect,
+    exclusive_store,
+    split_name,
+    translate_errors,
+)
 from emotion_detection.redaction import scrub
 
 # The packages that serve the model, in the versions that were tried. Without this list MLflow guesses for ten seconds.
@@ -32,6 +40,10 @@ SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(DataType.double, emotion) for emotion in EMOTIONS]),
 )
 MODEL_URI = re.compile("models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+class NotRegisteredError(StoreError):
+    """The registry has no such model, alias or version."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +79,16 @@ def register(model: Path, name: str, *, example: NDArray[np.uint8], tags: Mappin
     """Log the ONNX file in the active run, register it as a version of `name`, and return the version's number.
 
     example: faces, uint8 (n, 48, 48, 1), that MLflow shows as an input. The tags are set on the logged model and on the
-    version, and those that are scores become metrics of the model. A registration that was interrupted at any point is
-    completed: the same file of the same run is registered once.
+    version. The logged model also gets the params and the scores of the run. A registration that was interrupted at any
+    point is completed: the same file of the same run is registered once.
     """
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    digest = _sha256(model)
     about = {key: scrub(value) for key, value in tags.items()} | {DIGEST: digest}
     with exclusive_store(), translate_errors():
         run = mlflow.active_run().info
         number = _registered(name, run.run_id, digest)
         if number is None:
-            logged = _logged(run, digest) or _log(model, example, about)
+            logged = _logged(run, digest) or _log(model, example, about, step=_next_step(run.run_id))
             _log_scores(run.run_id, logged, about)
             number = int(mlflow.register_model(f"models:/{logged}", name, tags=about).version)
         _describe(name, number, about)
@@ -110,8 +122,21 @@ def _delete_files(model: LoggedModel) -> None:
         shutil.rmtree(unquote(address.path), ignore_errors=True)
 
 
-def _log(model: Path, example: NDArray[np.uint8], tags: Mapping[str, str]) -> str:
-    """Log the model in the active run and return its ID."""
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _next_step(run_id: str) -> int:
+    """A step after all scores of the run."""
+    history = mlflow.MlflowClient().get_metric_history(run_id, SCORES[0])
+    return max((point.step for point in history), default=0) + 1
+
+
+def _log(model: Path, example: NDArray[np.uint8], tags: Mapping[str, str], *, step: int) -> str:
+    """Log the model in the active run and return its ID.
+
+    MLflow copies the metrics of the step `step`, without their data set: there should be none.
+    """
     logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(SERVED_MODEL),
@@ -120,63 +145,46 @@ def _log(model: Path, example: NDArray[np.uint8], tags: Mapping[str, str]) -> st
         input_example=example,
         metadata=dict(tags),
         tags={DIGEST: tags[DIGEST]},
+        step=step,
         pip_requirements=[f"{package}=={installed_version(package)}" for package in SERVING_PACKAGES],
     )
     return str(logged.model_id)
 
 
 def _log_scores(run_id: str, model_id: str, tags: Mapping[str, str]) -> None:
-    """Show the run's scores on the model's page too. Points that the run has already are not added again."""
+    """Give the run's scores on val and test to the model too, each with its data set.
+
+    MLflow finds and compares models by them. Points that the run has already are not added to it again. A metric that
+    only the epochs have, such as val_loss, is none of the model.
+    """
     client = mlflow.MlflowClient()
-    points = [client.get_metric_history(run_id, key) for key in SCORES if key in tags]
-    latest = [max(history, key=lambda point: point.step) for history in points if history]
-    client.log_batch(run_id, [Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id) for one in latest])
+    steps = {0, _next_step(run_id) - 1}  # see Run.log_scores
+    scores = [key for key in client.get_run(run_id).data.metrics if key.startswith(SPLITS[1:])]
+    histories = [client.get_metric_history(run_id, key) for key in scores]
+    latest = [max(points, key=lambda point: (point.step, point.timestamp)) for points in histories]
+    metrics = [
+        Metric(one.key, one.value, one.timestamp, one.step, model_id, *_dataset(one.key, tags))
+        for one in latest
+        if one.step in steps
+    ]
+    client.log_batch(run_id, metrics)
+
+
+def _dataset(score: str, tags: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name and digest of the split that a score such as val_macro_f1 belongs to, as the training has logged them."""
+    if not tags.get("dataset") or not tags.get("dataset_digest"):
+        return None, None
+    return split_name(tags["dataset"], score.partition("_")[0]), tags["dataset_digest"][:DIGEST_CHARACTERS]
 
 
 def _describe(name: str, number: int, tags: Mapping[str, str]) -> None:
-    """Write the scores that the alias depends on into the descriptions of the version and of the model."""
+    """Write the scores into the description of the version, and the tags."""
     client = mlflow.MlflowClient()
     scores = ", ".join(f"{key} {float(tags[key]):.4f}" for key in SCORES if key in tags)
     if scores:
-        about = f"Trained on {tags.get('dataset', 'unknown data')}: {scores}."
-        client.update_model_version(name, str(number), f"{about} The alias is chosen by val_macro_f1.")
+        client.update_model_version(name, str(number), f"Trained on {tags.get('dataset', 'unknown data')}: {scores}.")
     for key, value in tags.items():
         client.set_model_version_tag(name, str(number), key, value)
-
-
-def promote_if_better(name: str, version: int, *, alias: str, min_gain: float) -> tuple[bool, str]:
-    """Move the alias to the version if it is better than the current holder; return whether it was, and why.
-
-    The tags val_macro_f1 are compared, and only if both versions were trained on the same data set. A SQLite store is
-    locked meanwhile, so that versions that are registered at the same time are compared one after another.
-    """
-    with exclusive_store(), translate_errors():
-        client = mlflow.MlflowClient()
-        holder = client.get_registered_model(name).aliases.get(alias)
-        if holder and int(holder) == version:  # an earlier call was interrupted after it had moved the alias
-            return True, f"it is the {alias} already"
-        candidate_tags = client.get_model_version(name, str(version)).tags
-        holder_tags = client.get_model_version(name, holder).tags if holder else None
-        promoted, reason = _compare(candidate_tags, holder_tags, min_gain)
-        if promoted:
-            client.set_registered_model_alias(name, alias, str(version))
-            client.update_registered_model(name, _describe_holder(alias, version, candidate_tags))
-    return promoted, reason
-
-
-def _describe_holder(alias: str, version: int, tags: Mapping[str, str]) -> str:
-    scores = "".join(f", {key} {float(tags[key]):.4f}" for key in SCORES if key in tags)
-    return f"{alias}: version {version}{scores}. Answers the probability of each emotion for faces of 48x48 pixels."
-
-
-def _compare(candidate: dict[str, str], holder: dict[str, str] | None, min_gain: float) -> tuple[bool, str]:
-    if holder is None:
-        return True, "there was no champion before"
-    if holder.get("dataset") != candidate["dataset"]:
-        return False, f"the champion was trained on {holder.get('dataset')}, so the scores cannot be compared"
-    score, best = float(candidate["val_macro_f1"]), float(holder["val_macro_f1"])
-    verb = "beats" if score >= best + min_gain else "does not beat"
-    return score >= best + min_gain, f"val_macro_f1 {score:.4f} {verb} {best:.4f} by {min_gain:g}"
 
 
 def versions(name: str) -> list[Version]:
@@ -197,22 +205,46 @@ def model_names() -> list[str]:
     """The names of all registered models."""
     connect()
     with translate_errors():
-        return sorted(model.name for model in mlflow.MlflowClient().search_registered_models())
+        client = mlflow.MlflowClient()
+        found = client.search_registered_models()
+        names = [model.name for model in found]
+        while found.token:
+            found = client.search_registered_models(page_token=found.token)
+            names += [model.name for model in found]
+    return sorted(names)
 
 
 def resolve(uri: str) -> Version:
-    """The version that a models:/ URI stands for now. Raises StoreError if the registry does not have it."""
+    """The version that a models:/ URI stands for now. Raises NotRegisteredError if the registry does not have it."""
+    connect()
+    return look_up(uri)
+
+
+def look_up(uri: str) -> Version:
+    """Like `resolve`, with a single read, in a process that has connected to the store before."""
     model = parse_model_uri(uri)
-    for version in versions(model.name):
-        if model.alias in version.aliases or model.version == version.number:
-            return version
-    raise StoreError(
-        f"the registry does not contain {uri}: run `emotion-detection seed-registry` to register the shipped model"
-    )
+    with translate_errors():
+        client = mlflow.MlflowClient()
+        try:
+            if model.alias is not None:
+                stored = client.get_model_version_by_alias(model.name, model.alias)
+            else:
+                stored = client.get_model_version(model.name, str(model.version))
+        except MlflowException as error:
+            if error.error_code not in MISSING:
+                raise
+            raise NotRegisteredError(
+                f"the registry does not contain {uri}: run `emotion-detection seed-registry` to register the shipped "
+                "model, or `make repro` to register that of the pipeline"
+            ) from error
+    return _version(stored, tuple(sorted(stored.aliases)))
 
 
 def fetch(uri: str) -> Path:
-    """The ONNX file of a models:/ URI. It is downloaded from a server; a local file is not copied."""
+    """The ONNX file of a models:/ URI. It is downloaded from a server; a local file is not copied.
+
+    Raises ModelError if it is not the file that was registered.
+    """
     version = resolve(uri)
     with translate_errors():
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.number}"))
@@ -221,7 +253,20 @@ def fetch(uri: str) -> Path:
         raise ModelError(
             f"{uri} (version {version.number}) contains no ONNX file: use a model that this project has registered"
         )
+    expected, found = version.tags.get(DIGEST), _sha256(files[0])
+    if expected not in (None, found):
+        raise ModelError(
+            f"{uri} (version {version.number}) is not the file that was registered (its SHA-256 begins with "
+            f"{found[:12]} instead of {expected[:12]}): restore the file, or use another version"
+        )
     return files[0]
+
+
+def tag_version(name: str, number: int, key: str, value: str) -> None:
+    """Set a tag of a version. Raises StoreError if the store does not accept it."""
+    connect()
+    with translate_errors():
+        mlflow.MlflowClient().set_model_version_tag(name, str(number), key, scrub(value))
 
 
 def set_alias(name: str, alias: str, number: int) -> None:

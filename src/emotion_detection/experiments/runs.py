@@ -2,16 +2,21 @@
 
 import hashlib
 import logging
+import math
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import mlflow
+import numpy as np
 from filelock import FileLock
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 from sqlalchemy import create_engine
@@ -35,8 +40,12 @@ LOCK_TIMEOUT_S = 600  # how long to wait for another process that registers a mo
 CONNECT_TIMEOUT_S = 10  # for a database server
 EPOCH_TIMEOUT_S = 5  # for the metrics of an epoch, which can be logged later
 PATIENCE = 20  # after a call that failed, no epoch is logged for this many times its duration
+LOST_S = 40  # after this time in failed calls, a training logs no further epoch
 SYSTEM_METRICS_INTERVAL_S = 5  # training on the sample takes half a minute
+DIGEST_CHARACTERS = 36  # of a data set in MLflow
+DATA = "data.dvc"  # the file that names the data set of the pipeline
 SCRUBBED_FILES = {".csv", ".json", ".log", ".md", ".txt", ".yaml", ".yml"}
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # codes of MLflow for an unknown name or ID
 STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)
 # What to do, by a part of the error's text.
 REMEDIES = {
@@ -65,8 +74,12 @@ def connect() -> None:
     # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_S))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
+    # A server that does not respond is one warning of this module.
+    for name in ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     uri = store_uri()
     fault = find_login_fault(uri)
     if fault:
@@ -178,10 +191,13 @@ def run_exists(run_id: str) -> bool:
     """Whether the store has the run. Raises StoreError if the store does not respond."""
     connect()
     with translate_errors():
-        client = mlflow.MlflowClient()
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        matches = client.search_runs(experiments, f"attributes.run_id = '{run_id}'", max_results=1)
-    return bool(matches)
+        try:
+            run = mlflow.MlflowClient().get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in MISSING:
+                return False
+            raise
+    return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
 
 
 def find_run(tags: Mapping[str, str]) -> str | None:
@@ -200,8 +216,9 @@ class Run:
 
     def __init__(self, run_id: str) -> None:
         self.id = run_id
-        self._warned = False
         self._paused_until = 0.0
+        self._lost_s = 0.0
+        self.lagging = False  # whether the store has missed something
 
     @property
     def tags(self) -> dict[str, str]:
@@ -213,6 +230,17 @@ class Run:
         """Log nested params under flat keys such as augment.flip."""
         with translate_errors():
             mlflow.log_params({key: scrub(str(value)) for key, value in flatten(params).items()})
+
+    def log_stage_params(self, params: Mapping[str, object]) -> None:
+        """Log nested params of a stage that may be repeated with others.
+
+        MLflow's params never change: a param with another value becomes a tag with the same name.
+        """
+        values = {key: scrub(str(value)) for key, value in flatten(params).items()}
+        with translate_errors():
+            logged = mlflow.MlflowClient().get_run(self.id).data.params
+            mlflow.log_params({key: value for key, value in values.items() if key not in logged})
+            mlflow.set_tags({key: value for key, value in values.items() if logged.get(key, value) != value})
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """Log the metrics of the finished model.
@@ -227,21 +255,26 @@ class Run:
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Log the metrics of one epoch. If the store does not respond, log a warning once and continue.
 
-        A store that takes long to fail is left alone for a while, so that it costs at most 5 % of the time.
-        `log_missing_epochs` logs such epochs later.
+        A store that takes long to fail is left alone for a while, and at last for good: in all, it costs a training
+        less than a minute. `log_missing_epochs` logs such epochs later.
         """
+        if monotonic() >= self._paused_until:
+            self.attempt(partial(self._log_row, row))
+
+    def attempt(self, call: Callable[[], object]) -> None:
+        """Log something that can be logged later. If the store does not accept it soon, log a warning once."""
         started = monotonic()
-        if started < self._paused_until:
-            return
         try:
             with _short_timeout():
-                self._log_row(row)
-        except STORE_ERRORS as error:
-            self._paused_until = monotonic() + PATIENCE * (monotonic() - started)
-            if not self._warned:
+                call()
+        except (StoreError, *STORE_ERRORS) as error:
+            lost_s = monotonic() - started
+            self._lost_s += lost_s
+            self._paused_until = math.inf if self._lost_s > LOST_S else monotonic() + PATIENCE * lost_s
+            if not self.lagging:
                 reason = scrub(shorten(error), store_uri())
                 logger.warning("MLflow does not respond. Training continues; the epochs are logged later: %s", reason)
-            self._warned = True
+            self.lagging = True
 
     def log_missing_epochs(self, history: Iterable[Mapping[str, float]]) -> None:
         """Log the epochs that the store does not have, because it did not respond or the process was killed."""
@@ -251,6 +284,11 @@ class Run:
                 if row["epoch"] not in logged:
                     self._log_row(row)
 
+    def log_history(self, history: Iterable[Mapping[str, float]], path: Path) -> None:
+        """Log the epochs that the store does not have, and the file that contains them all."""
+        self.log_missing_epochs(history)
+        self.log_file(path)
+
     def _log_row(self, row: Mapping[str, float]) -> None:
         metrics = {key: value for key, value in row.items() if key != "epoch"}
         mlflow.log_metrics(metrics, step=int(row["epoch"]))
@@ -259,6 +297,11 @@ class Run:
         """Set a tag."""
         with translate_errors():
             mlflow.set_tag(key, scrub(value))
+
+    def tag_all(self, tags: Mapping[str, str]) -> None:
+        """Set several tags."""
+        with translate_errors():
+            mlflow.set_tags({key: scrub(value) for key, value in tags.items()})
 
     def note(self, title: str, text: str) -> None:
         """Write a section of the run's description, in Markdown. It replaces an earlier section with this title."""
@@ -275,6 +318,16 @@ class Run:
             else:
                 mlflow.log_text(text, f"{folder}/{path.name}" if folder else path.name)
 
+    def log_contents(self, files: Mapping[str, bytes]) -> None:
+        """Log artifacts from memory, by their paths in the run. Their writer has removed secrets."""
+        with tempfile.TemporaryDirectory() as folder, translate_errors():
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if files:
+                mlflow.log_artifacts(folder)
+
     def log_folder(self, path: Path, folder: str) -> None:
         """Log all files of a folder as artifacts. Secrets are removed from texts."""
         files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -285,11 +338,35 @@ class Run:
         with translate_errors():
             mlflow.log_artifacts(str(path), folder)
 
-    def log_faces(self, faces: tuple[Images, Labels], *, name: str, split: str, dvc_md5: str) -> None:
-        """Log the digest and the shape of a split as an MLflow dataset; the images are not logged."""
-        dataset = mlflow.data.from_numpy(faces[0], targets=faces[1], name=f"{name}-{split}")
+    def log_faces(
+        self, faces: tuple[Images, Labels], *, name: str, split: str, dvc_md5: str, digest: str | None = None
+    ) -> None:
+        """Log the digest and the shape of a split as an MLflow dataset; the images are not logged.
+
+        digest: the SHA-256 (hex) of the complete data set, by which MLflow shows what belongs together; by default that
+        of this split. MLflow's own digest would only read the first four faces.
+        """
+        dataset = mlflow.data.from_numpy(
+            faces[0],
+            source=LocalArtifactDatasetSource(DATA),
+            targets=faces[1],
+            name=split_name(name, split),
+            digest=(digest or _digest(faces))[:DIGEST_CHARACTERS],
+        )
         with translate_errors():
             mlflow.log_input(dataset, context=split, tags={"dvc_md5": dvc_md5})
+
+
+def split_name(dataset: str, split: str) -> str:
+    """The name of a split among MLflow's datasets."""
+    return f"{dataset}-{split}"
+
+
+def _digest(faces: tuple[Images, Labels]) -> str:
+    sha = hashlib.sha256()
+    for array in faces:
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def _scrubbed_text(path: Path) -> str | None:
@@ -334,14 +411,18 @@ def start_run(
             # MLflow sets tags too, such as the address of a git remote, which may contain a token.
             new_tags = _new_tags(active, tags or {}) | {PROCESS: this_process()}
             mlflow.set_tags({key: scrub(value) for key, value in new_tags.items()})
-        yield Run(active.info.run_id)
+        run = Run(active.info.run_id)
+        yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # the first error is the one to report
             mlflow.set_tag("ended_by", scrub(shorten(f"{type(error).__name__}: {error}", 500)))
             mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    with translate_errors():
-        mlflow.end_run()
+    if run.lagging:
+        run.attempt(mlflow.end_run)
+    else:
+        with translate_errors():
+            mlflow.end_run()
 
 
 def _new_tags(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
+DEFAULT = "mlflow.db"  # the store, in the folder of the project
+
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or else the project's SQLite file, whatever the working directory is.
@@ -12,9 +14,15 @@ def store_uri() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return sqlite_uri(project_folder() / "mlflow.db")
+        return sqlite_uri(project_folder() / DEFAULT)
     path = sqlite_path(uri)
     return sqlite_uri(path) if path else uri
+
+
+def is_default_store() -> bool:
+    """Whether the store is the project's own SQLite file."""
+    path = sqlite_path(store_uri())
+    return path is not None and path.resolve() == project_folder() / DEFAULT
 
 
 def sqlite_uri(path: Path) -> str:

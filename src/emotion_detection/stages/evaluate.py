@@ -26,6 +26,7 @@ from emotion_detection.evaluation.detector_crops import (
     end_to_end_rows,
 )
 from emotion_detection.experiments import runs
+from emotion_detection.experiments.provenance import model_digests
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.inference.detector import HaarDetector
 
@@ -59,6 +60,10 @@ def evaluate(paths: EvaluatePaths) -> None:
     run_id = read_json(paths.model / "run.json", "run_id")["run_id"]
     classifier = EmotionClassifier(paths.model / "model.onnx")
     with runs.start_run(run_id) as run:
+        run.log_stage_params({"evaluate": params.model_dump()})
+        # What a store that did not respond has missed.
+        run.tag_all(model_digests(paths.model))
+        run.log_history(history, paths.model / "history.csv")
         predictions = predict_splits(faces, classifier)
         reports = compute_reports(predictions, params)
         raw_reports = compute_reports(undo_calibration(predictions, classifier.temperature), params)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,20 @@ from cyclopts import Parameter
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
 from emotion_detection.config import Train, load_params
-from emotion_detection.data.dataset import load
+from emotion_detection.data.dataset import Faces, digest, load
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.emotions import SPLITS
-from emotion_detection.errors import ConfigError, shorten
-from emotion_detection.experiments.provenance import provenance
+from emotion_detection.errors import ConfigError, DataError, shorten
+from emotion_detection.experiments.provenance import model_digests, origin
+from emotion_detection.training.votes import check_votes, label_tags
 
 if TYPE_CHECKING:
+    from emotion_detection.experiments.runs import Run
     from emotion_detection.training.trainer import TrainingResult
 
 RUN_ID = re.compile("[0-9a-f]{32}")
+HISTORY = "history.csv"
 FINISHED = "finished"  # a file in the checkpoint of a finished training
 
 
@@ -54,12 +57,15 @@ class TrainPaths:
 def train(paths: TrainPaths) -> None:
     """Train a model, or resume its training and its MLflow run.
 
-    The model and the ID of the run are on disk before later calls to MLflow can fail.
+    A store that fails after the training has started costs only a warning: the model, its history and the ID of the
+    run are on disk, and the evaluate stage logs what the run lacks.
     """
     params = load_params(paths.params)
     faces = load(paths.faces)
     params.train.check_batch_size(len(faces.of("train")))
+    check_votes(params.train, faces)
     data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
+    check_digest(faces, data["digest"], paths)
     # TensorFlow and MLflow take seconds to import. A wrong setting should be refused at once.
     from emotion_detection.experiments import description, runs
     from emotion_detection.training.optimizer import resolve_precision
@@ -67,32 +73,44 @@ def train(paths: TrainPaths) -> None:
 
     settings = params.model_dump(include={"prepare", "train"})
     _remove_recorded(paths.checkpoints, paths.pipeline.with_name("dvc.lock"))
-    checkpoint = paths.checkpoints / _key(settings, data["digest"], paths.pipeline)
-    tags = provenance() | {
+    project = paths.pipeline.resolve().parent
+    started = origin(settings["train"], project)
+    tags = started.tags | {
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
+        **label_tags(params.train, faces, data["dataset"]),
         "precision": resolve_precision(params.train.precision),
     }
+    checkpoint = paths.checkpoints / _key(settings, data["digest"] + tags.get("votes_digest", ""), paths.pipeline)
     counts = {split: len(faces.of(split)) for split in SPLITS}
-    described = description.describe(settings["train"], data["dataset"], counts, paths.pipeline.resolve().parent)
+    described = description.describe(settings["train"], data["dataset"], counts, project)
     name = tags.get("dvc_experiment", described.name)
     with runs.start_run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
         _remember_run(checkpoint, run.id)
         run.log_params(settings)
+        run.log_contents(started.files)
         run.note("Training", described.note)
-        for split in SPLITS:
-            split_faces = faces.of(split)
-            arrays = (split_faces.images, split_faces.labels)
-            run.log_faces(arrays, name=data["dataset"], split=split, dvc_md5=data["dvc_md5"])
-        run.log_folder(paths.data_figures, "data")
-        run.log_file(paths.data_report, "data")
+        _log_inputs(run, faces, paths, data)
         result = fit(params.train, faces, checkpoint=checkpoint, on_epoch=run.log_epoch)
-        about = {"run_id": run.id, "dataset": data["dataset"], "architecture": params.train.architecture}
+        about = {
+            "run_id": run.id,
+            "dataset": data["dataset"],
+            "label_source": tags["label_source"],
+            "architecture": params.train.architecture,
+        }
         save(result, params.train, about | {"temperature": str(result.temperature)}, paths.model)
-        run.log_missing_epochs(result.history)
-        run.log_file(paths.model / "history.csv")
+        run.attempt(lambda: _log_result(run, result.history, paths.model))
     _finish(checkpoint)
+
+
+def check_digest(faces: Faces, expected: str, paths: TrainPaths) -> None:
+    """Raise DataError if the faces are not those that the report describes, since the run states its digest."""
+    if digest(faces) != expected:
+        raise DataError(
+            f"{paths.faces} does not contain the faces that {paths.data_report} describes: run "
+            "`dvc repro --force prepare`"
+        )
 
 
 def save(result: "TrainingResult", train: Train, about: dict[str, str], folder: Path) -> None:
@@ -106,14 +124,16 @@ def save(result: "TrainingResult", train: Train, about: dict[str, str], folder: 
     with atomic_output(folder) as temporary:
         temporary.mkdir()
         result.model.save(temporary / "model.keras")
-        save_initial_weights(result.weights, temporary / "initial_weights")
+        source = about.get("label_source", "")
+        save_initial_weights(result.weights, temporary / "initial_weights", label_source=source)
         differences = export_onnx(result.model, temporary / "model.onnx", about=about)
-        with (temporary / "history.csv").open("w", newline="") as stream:
+        with (temporary / HISTORY).open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(result.history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(result.history)
         run = {
             "run_id": about["run_id"],
+            "label_source": about.get("label_source", "not recorded"),
             "parameters": result.model.count_params(),
             "temperature": result.temperature,
             "onnx_difference": differences.file,
@@ -121,6 +141,21 @@ def save(result: "TrainingResult", train: Train, about: dict[str, str], folder: 
             "train": train.model_dump(mode="json"),
         }
         (temporary / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _log_inputs(run: "Run", faces: Faces, paths: TrainPaths, data: Mapping[str, str]) -> None:
+    """Log the faces of each split, and the report and the figures of the prepare stage."""
+    for split in SPLITS:
+        split_faces = faces.of(split)
+        arrays = (split_faces.images, split_faces.labels)
+        run.log_faces(arrays, name=data["dataset"], split=split, dvc_md5=data["dvc_md5"], digest=data["digest"])
+    run.log_folder(paths.data_figures, "data")
+    run.log_file(paths.data_report, "data")
+
+
+def _log_result(run: "Run", history: Sequence[Mapping[str, float]], model: Path) -> None:
+    run.tag_all(model_digests(model))
+    run.log_history(history, model / HISTORY)
 
 
 def _key(settings: Mapping[str, object], digest: str, pipeline: Path) -> str:

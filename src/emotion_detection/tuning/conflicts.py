@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emotion_detection.config import Categorical, Params, Train, flatten
+from emotion_detection.config import Categorical, NumberRange, Params, Train, flatten
 from emotion_detection.data.dataset import Faces, load
 from emotion_detection.errors import ConfigError
 from emotion_detection.training.content_addressed import open_content_addressed
 from emotion_detection.training.distillation import targets
+from emotion_detection.training.votes import check_votes
 from emotion_detection.tuning.search_space import Space, as_text
 
 NETWORK = ("architecture", "widths", "blocks", "stem_stride", "standardize")  # initial weights fit one network
@@ -19,8 +20,12 @@ BATCHES = ("seed", "batch_size", "final_plain_fraction")
 def check(params: Params, faces: Path) -> None:
     """Raise an error that names the setting, the conflicting keys and the remedy.
 
-    Reads the files of initial weights and soft labels, and the prepared faces only if there are soft labels.
+    Reads the files of initial weights and soft labels, and the prepared faces only if there are soft labels or if a
+    trial uses votes.
     """
+    votes = _largest_votes(params)
+    if votes:
+        check_votes(params.train.model_copy(update={"votes": votes}), load(faces))
     for path in _possible(params, "initial_weights"):
         _check_initial_weights(path, params)
     soft_labels = _possible(params, "distillation.soft_labels")
@@ -28,6 +33,15 @@ def check(params: Params, faces: Path) -> None:
     for path in soft_labels:
         assert train_faces is not None
         _check_soft_labels(path, params, train_faces)
+
+
+def _largest_votes(params: Params) -> float:
+    """The largest train.votes of a trial."""
+    dimension = params.tune.space.get("votes")
+    if isinstance(dimension, NumberRange):
+        return dimension.high
+    values = dimension.choices if isinstance(dimension, Categorical) else (params.train.votes,)
+    return max((value for value in values if isinstance(value, float)), default=0.0)
 
 
 def _check_initial_weights(path: str, params: Params) -> None:
