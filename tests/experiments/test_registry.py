@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta, timezone
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -143,7 +143,11 @@ def test_version_is_looked_up_without_a_search(seeded, monkeypatch, uri):
 
 
 def test_models_beyond_the_first_page_are_named(seeded, monkeypatch):
-    small_pages = partialmethod(mlflow.MlflowClient.search_registered_models, max_results=1)
+    search = mlflow.MlflowClient.search_registered_models
+
+    def small_pages(client, *, max_results, **options):  # noqa: ARG001
+        return search(client, max_results=1, **options)
+
     monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", small_pages)
     for name in ("other-1", "other-2"):
         mlflow.MlflowClient().create_registered_model(name)

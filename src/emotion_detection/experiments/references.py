@@ -118,9 +118,8 @@ def versions_where(condition: str) -> tuple[registry.Version, ...]:
 def search_runs(condition: str) -> dict[str, str]:
     """The names of runs with this condition of MLflow, by their IDs, newest first; trials of searches too."""
     with translate_errors():
-        client = mlflow.MlflowClient()
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(experiments, condition, max_results=MAX_RUNS)
+        experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]  # of all pages
+        found = mlflow.MlflowClient().search_runs(experiments, condition, max_results=MAX_RUNS)
     return {run.info.run_id: run.info.run_name or "" for run in found}
 
 

@@ -205,13 +205,7 @@ def model_names() -> list[str]:
     """The names of all registered models."""
     connect()
     with translate_errors():
-        client = mlflow.MlflowClient()
-        found = client.search_registered_models()
-        names = [model.name for model in found]
-        while found.token:
-            found = client.search_registered_models(page_token=found.token)
-            names += [model.name for model in found]
-    return sorted(names)
+        return sorted(model.name for model in mlflow.search_registered_models())  # of all pages
 
 
 def resolve(uri: str) -> Version:

@@ -271,10 +271,9 @@ def seed_scores(record: Mapping[str, Any]) -> list[float]:
     if not wanted or not digest:
         return []
     with translate_errors():
-        client = mlflow.MlflowClient()
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]  # of all pages
         conditions = f"tags.dataset_digest = '{digest}' and attributes.status = 'FINISHED'"
-        found = client.search_runs(experiments, conditions, max_results=MAX_RUNS)
+        found = mlflow.MlflowClient().search_runs(experiments, conditions, max_results=MAX_RUNS)
     alike = [run.data for run in found if wanted.items() <= run.data.params.items()]
     by_seed = {run.params.get(SEED): run.metrics[SCORE] for run in alike if SCORE in run.metrics}
     return sorted(by_seed.values())
