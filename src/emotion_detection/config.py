@@ -1,5 +1,6 @@
 """params.yaml as typed, frozen models: every value that can change a result, validated before any work starts."""
 
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the seeds that NumPy and Keras a
 Width = Annotated[int, Field(ge=1, le=4096)]
 Depth = Annotated[int, Field(ge=1, le=64)]
 
+ALIAS = re.compile(r"(?!latest$|v[0-9]+$)[a-z0-9_-]{1,100}", re.IGNORECASE)
 LARGEST = 1e9  # number in a range of the search
 SMALL_BATCH = 256  # faces
 MAX_MEMORY = 64e9  # bytes that the estimate of `Train` allows
@@ -39,6 +41,13 @@ MAX_MEMORY = 64e9  # bytes that the estimate of `Train` allows
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError(f"is a reversed range: write [{value[1]:g}, {value[0]:g}]")
+    return value
+
+
+def check_alias(value: str) -> str:
+    """Return an alias of a model. Raises ValueError for one that MLflow refuses: latest, and v1 and the like."""
+    if not ALIAS.fullmatch(value):
+        raise ValueError("cannot be an alias: use letters, digits, _ and -, and not latest or v1")
     return value
 
 
@@ -193,7 +202,7 @@ class Evaluate(Section):
 class Register(Section):
     """When the alias moves to a new version: see docs/promotion.md."""
 
-    alias: Annotated[str, Field(min_length=1, max_length=100, pattern="^[A-Za-z0-9_-]*$")]
+    alias: Annotated[str, AfterValidator(check_alias)]
     confidence: Annotated[float, Field(ge=0.5, lt=1)]  # of the comparison with the version that has the alias
     promote_on: tuple[Literal["better", "not comparable"], ...]  # worse or undecided versions are never promoted
     min_recall: Annotated[float, Field(ge=0, le=1)]  # of each emotion, on val

@@ -12,7 +12,7 @@ from tests.support.versions import register_version
 
 from champion import ServedModel
 from emotion_detection.errors import UsageError
-from emotion_detection.experiments import registry, runs
+from emotion_detection.experiments import promotion, registry, runs
 from emotion_detection.inference import pretrained
 
 
@@ -118,6 +118,24 @@ def test_server_is_not_written(monkeypatch):
     monkeypatch.setattr(registry, "model_names", lambda: [])
     monkeypatch.setattr(pretrained, "seed_registry", lambda: pytest.fail("a write"))
     pretrained.seed_new_store()
+
+
+@pytest.mark.usefixtures("store")
+def test_interrupted_registration_of_the_shipped_model_is_completed(serve, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "promote", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrained.seed_new_store()
+    served = serve(None)
+    served.update()
+    assert (served.current.source, served.message) == ("models:/emotion-detection/1", "")
+    registry.set_alias(pretrained.MODEL_NAME, "other", 1)
+    mlflow.MlflowClient().delete_registered_model_alias(pretrained.MODEL_NAME, pretrained.ALIAS)
+    pretrained.seed_new_store()  # somebody has removed the alias
+    assert registry.resolve("models:/emotion-detection@other").aliases == ("other",)
 
 
 @pytest.mark.usefixtures("store")

@@ -7,11 +7,16 @@ import shutil
 import mlflow
 import pytest
 
+from emotion_detection.errors import DataError
 from emotion_detection.experiments import runs
 from emotion_detection.experiments.copied_run import training_run
 from emotion_detection.experiments.runs import Run, start_run
 
-HISTORY = "epoch,val_loss,val_macro_f1\n1,2.0,0.1\n2,1.0,0.2\n"
+HISTORY = (
+    "epoch,loss,accuracy,val_loss,val_accuracy,val_macro_f1,learning_rate\n"
+    "1,2.1,0.2,2.0,0.2,0.1,0.1\n"
+    "2,1.1,0.3,1.0,0.3,0.2,0.1\n"
+)
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_store_without_the_run_gets_one_copy(folders, other_store):
     assert stored.data.tags["dataset"] == "sample"
     assert stored.data.tags["onnx_sha256"] == hashlib.sha256(b"onnx").hexdigest()
     scores = {key: value for key, value in stored.data.metrics.items() if not key.startswith("system/")}
-    assert scores == {"val_loss": 1.0, "val_macro_f1": 0.25, "test_accuracy": 0.5}
+    assert scores.items() >= {"val_loss": 1.0, "val_macro_f1": 0.25, "test_accuracy": 0.5}.items()
     history = mlflow.MlflowClient().get_metric_history(stored.info.run_id, "val_macro_f1")
     assert [(point.step, point.value) for point in history] == [(1, 0.1), (2, 0.2), (3, 0.25)]
 
@@ -82,3 +87,10 @@ def test_interrupted_copy_is_not_used(folders, other_store, monkeypatch):
     ended = {one.info.run_id: one.info.status for one in all_runs()}
     assert ended.pop(run.id) == "FINISHED"
     assert list(ended.values()) == ["KILLED"]
+
+
+def test_damaged_history_is_refused(folders, other_store):
+    other_store()
+    (folders["model"] / "history.csv").write_text(HISTORY.replace("1.0", "a"))
+    with pytest.raises(DataError, match=r"history\.csv is missing or damaged"), training_run(**folders, tags={}):
+        pass

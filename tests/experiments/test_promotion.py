@@ -195,6 +195,50 @@ def test_aliases_of_a_model_have_one_history(client):
         rollback(NAME, alias="trial", reason="because")
 
 
+def test_process_that_slept_does_not_leave_its_old_move_in_place(client, monkeypatch):
+    accept(1)
+    asleep, set_alias = [], promotion._set_alias
+
+    def sleep_once(name, move):
+        if move.target == 2 and not asleep:  # others act before this process sets the alias
+            asleep.append(move)
+            give(3)
+            promote(NAME, 4, alias="trial", reason="try it")
+        set_alias(name, move)
+
+    monkeypatch.setattr(promotion, "_set_alias", sleep_once)
+    give(2)
+    assert client.get_registered_model(NAME).aliases == {"champion": 3, "trial": 4}
+    assert moves()[-1] == ("promote", None, 4)
+    assert ledger.read(NAME).applied == len(moves())
+
+
+def test_rollback_is_about_the_version_that_the_user_saw(client, monkeypatch):
+    accept(1)
+    accept(2)
+    append, raced = ledger.append, []
+
+    def lose_once(*arguments):
+        if not raced:
+            raced.append(True)
+            give(3)
+            return None
+        return append(*arguments)
+
+    monkeypatch.setattr(ledger, "append", lose_once)
+    with pytest.raises(StoreError, match="has moved from version 2 to version 3 meanwhile"):
+        rollback(NAME, alias="champion", reason="2 is bad")
+    assert champion(client) == 3
+
+
+def test_description_of_the_model_names_all_aliases(client):
+    accept(1)
+    promote(NAME, 2, alias="trial", reason="try it")
+    description = client.get_registered_model(NAME).description
+    assert description.startswith("champion: version 1")
+    assert "trial: version 2" in description
+
+
 @pytest.mark.parametrize("place", ["_set_alias", "ledger.mark_applied"])
 def test_interrupted_move_is_completed_by_the_next_operation(client, monkeypatch, place):
     accept(1)

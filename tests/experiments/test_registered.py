@@ -65,6 +65,20 @@ def test_server_that_does_not_respond_is_no_reason_to_register(written, monkeypa
     assert "fix or start the store" in capsys.readouterr().err
 
 
+def test_store_that_cannot_be_read_is_no_reason_to_register(written, tmp_path, monkeypatch, capsys):
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"no database" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{damaged}")
+    registered.main(written)
+    assert f"{damaged} cannot be asked for the registered version: file is not a database." in capsys.readouterr().err
+
+
+def test_store_without_tables_does_not_have_the_version(written, tmp_path, monkeypatch):
+    (tmp_path / "empty.db").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'empty.db'}")
+    assert not registered.is_registered(written)
+
+
 def test_nothing_is_registered_before_the_stage_has_run(tmp_path):
     registered.main(tmp_path / "registered.json")
 

@@ -362,6 +362,9 @@ def test_params_of_a_repeated_stage_may_change():
     assert stored.params == {"evaluate.confidence": "0.95", "evaluate.ece_bins": "15"}
     assert stored.tags["evaluate.confidence"] == "0.9"
     assert "evaluate.ece_bins" not in stored.tags
+    with start_run(run.id) as run:
+        run.log_stage_params({"evaluate": {"confidence": 0.95, "ece_bins": 15}})
+    assert get_run(run.id).data.tags["evaluate.confidence"] == "0.95"
 
 
 @pytest.fixture

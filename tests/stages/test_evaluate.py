@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 from emotion_detection.data.dataset import save
 from emotion_detection.errors import DataError, ModelError
 from emotion_detection.evaluation.calibration import at_temperature
+from emotion_detection.experiments import copied_run
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.stages import evaluate
 from emotion_detection.stages.evaluate import mirror_scores, predict_splits, summary, undo_calibration
@@ -82,7 +83,7 @@ def paths(drawn, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     write_linear(tmp_path / "model" / "model.onnx")
     (tmp_path / "model" / "run.json").write_text('{"run_id": "0"}')
-    row = dict.fromkeys(sorted(evaluate.CURVES), 1.0)
+    row = dict.fromkeys(sorted(copied_run.CURVES), 1.0)
     evaluate.write_csv(tmp_path / "model" / "history.csv", [row])
     save(drawn, tmp_path / "faces.npz")
     (tmp_path / "report").mkdir()

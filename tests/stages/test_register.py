@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 from emotion_detection.data import dataset
 from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import ModelError
+from emotion_detection.errors import ModelError, StoreError
 from emotion_detection.evaluation import acceptance
 from emotion_detection.experiments import promotion, registry, runs
 from emotion_detection.inference import pretrained
@@ -284,6 +284,17 @@ def test_champion_whose_file_is_damaged_is_not_comparable(decide, monkeypatch):
 
     monkeypatch.setattr(registry, "fetch", refuse)
     assert decide(BETTER).reason == "not comparable with version 1, which cannot be scored (another file)"
+
+
+def test_champion_whose_file_cannot_be_read_stays(decide, monkeypatch):
+    def fail(_):
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(registry, "fetch", fail)
+    decision = decide(BETTER, promote_on=("better", "not comparable"))
+    assert not decision.promotes
+    assert decision.reason.startswith("the champion cannot be read (no answer): ")
+    assert decision.evidence["verdict"] == "not compared"
 
 
 @pytest.mark.usefixtures("store")

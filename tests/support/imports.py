@@ -34,11 +34,12 @@ def internal(path: Path) -> set[str]:
     return {module for module in modules() if any(f"{name}.".startswith(f"{module}.") for name in names)}
 
 
-def reached(module: str) -> set[str]:
-    """A module and all modules that it imports, directly or indirectly."""
+def reached(module: str, *, not_through: str = "") -> set[str]:
+    """A module and all modules that it imports, directly or indirectly; not what only this package imports."""
     seen: set[str] = set()
     waiting = {module}
     while waiting:
         seen |= waiting
-        waiting = {below for name in waiting for below in internal(modules()[name])} - seen
+        followed = {name for name in waiting if not (not_through and name.startswith(f"{not_through}."))}
+        waiting = {below for name in followed for below in internal(modules()[name])} - seen
     return seen

@@ -1,7 +1,7 @@
 """The history of a model's aliases: who moved which one, when, why and on which evidence. Entries are never changed.
 
 The history of a registered model is a run with one parameter per entry: 0001, 0002, ... MLflow accepts a parameter only
-once, so of several processes that write the same entry one wins, in every kind of store.
+once, so of several processes that write the same entry one wins, in every database and on every server.
 """
 
 import getpass

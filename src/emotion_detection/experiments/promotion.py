@@ -5,7 +5,6 @@ was interrupted is completed by the next operation, and one that another program
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -13,6 +12,7 @@ from typing import Any
 
 import mlflow
 
+from emotion_detection.config import check_alias
 from emotion_detection.errors import StoreError, UsageError, shorten
 from emotion_detection.experiments import ledger
 from emotion_detection.experiments.ledger import Entry, Ledger, Move
@@ -21,7 +21,6 @@ from emotion_detection.experiments.runs import connect, exclusive_store, transla
 
 EVIDENCE = "evidence"  # a tag of a version: the comparison with the version that had the alias, as JSON
 SUMMARY = ("verdict", "opponent", "mcnemar_p")  # what a history shows of it
-ALIAS_NAME = re.compile(r"(?!latest$|v[0-9]+$)[a-z0-9_-]{1,100}", re.IGNORECASE)
 BY_PEOPLE = ("promote", ledger.OUTSIDE, "seed")  # kinds of moves that lift a veto
 
 
@@ -107,10 +106,19 @@ def promote(name: str, number: int, *, alias: str, reason: str, kind: str = "pro
 def rollback(name: str, *, alias: str, reason: str) -> Entry:
     """Move the alias back to the version that had it before, and veto the present one.
 
-    Versions that were rolled back or deleted are passed over. Raises UsageError if there is no earlier one.
+    Versions that were rolled back or deleted are passed over. Raises UsageError if there is no earlier one, and
+    StoreError if another process moves the alias meanwhile: the reason is about the version that had it.
     """
+    first: _State | None = None
 
     def choose(state: _State) -> Move:
+        nonlocal first
+        first = first or state
+        if state.holder != first.holder:
+            raise StoreError(
+                f"{alias} of {name} has moved from version {first.holder} to version {state.holder} meanwhile: look at "
+                f"`emotion-detection history {name}`, then repeat the command if version {state.holder} is wrong too"
+            )
         former = _former(name, state)
         if former is None:
             raise UsageError(
@@ -176,8 +184,10 @@ def _move(name: str, alias: str, choose: Callable[[_State], Move | None]) -> Ent
 
 def _check_alias(alias: str) -> None:
     """Raise UsageError for an alias that MLflow refuses: its move would be entered, but could never be made."""
-    if not ALIAS_NAME.fullmatch(alias):
-        raise UsageError(f"{shorten(alias)} cannot be an alias: use letters, digits, _ and -, and not latest or v1")
+    try:
+        check_alias(alias)
+    except ValueError as error:
+        raise UsageError(f"{shorten(alias)} {error}") from error
 
 
 @translate_errors()
@@ -201,14 +211,19 @@ def _settle(name: str, alias: str) -> _State:
 
 @translate_errors()
 def _apply(name: str, history: Ledger, entry: Entry) -> None:
-    """Move the alias as the entry says. If another process has entered a later move meanwhile, make that one."""
+    """Move the alias as the entry says. If another process has entered a later move of it meanwhile, make that one.
+
+    A process that has slept must neither leave its old move in place nor set back the number of moves made.
+    """
     while True:
         _set_alias(name, entry.move)
-        latest = ledger.read(name).entries[-1]
-        if latest.number == entry.number:
+        latest = ledger.read(name)
+        newest = latest.of(entry.move.alias)[-1]
+        if newest.number == entry.number:
             break
-        entry = latest
-    ledger.mark_applied(history, entry.number)
+        entry = newest
+    if entry.number > latest.applied:
+        ledger.mark_applied(history, entry.number)
 
 
 def _set_alias(name: str, move: Move) -> None:
@@ -216,10 +231,16 @@ def _set_alias(name: str, move: Move) -> None:
     if move.target not in _existing(name):  # None, or deleted since: the alias is then entered as it is
         return
     client.set_registered_model_alias(name, move.alias, str(move.target))
-    tags = client.get_model_version(name, str(move.target)).tags
+    holders = " ".join(_describe(name, alias, number) for alias, number in sorted(_aliases(name).items()))
+    client.update_registered_model(
+        name, f"{holders} Answers the probability of each emotion for faces of 48x48 pixels."
+    )
+
+
+def _describe(name: str, alias: str, number: int) -> str:
+    tags = mlflow.MlflowClient().get_model_version(name, str(number)).tags
     scores = "".join(f", {key} {float(tags[key]):.4f}" for key in SCORES if key in tags)
-    about = f"{move.alias}: version {move.target}{scores}."
-    client.update_registered_model(name, f"{about} Answers the probability of each emotion for faces of 48x48 pixels.")
+    return f"{alias}: version {number}{scores}."
 
 
 def _outside(alias: str, recorded: bool) -> str:

@@ -32,11 +32,16 @@ def is_registered(path: Path) -> bool:
 
 
 def _is_in_file(database: Path, identity: tuple[Any, ...]) -> bool:
+    if not database.is_file():
+        return False
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as file:
             return file.execute(QUERY, identity).fetchone() is not None
-    except sqlite3.Error:  # there is no file, or it has no tables yet
-        return False
+    except sqlite3.Error as error:
+        if "no such table" in str(error):  # the file is new
+            return False
+        print(f"{database} cannot be asked for the registered version: {error}.", file=sys.stderr)
+        return True
 
 
 def _is_in_registry(name: str, number: int, run_id: str) -> bool:

@@ -238,9 +238,10 @@ class Run:
         """
         values = {key: scrub(str(value)) for key, value in flatten(params).items()}
         with translate_errors():
-            logged = mlflow.MlflowClient().get_run(self.id).data.params
-            mlflow.log_params({key: value for key, value in values.items() if key not in logged})
-            mlflow.set_tags({key: value for key, value in values.items() if logged.get(key, value) != value})
+            data = mlflow.MlflowClient().get_run(self.id).data
+            mlflow.log_params({key: value for key, value in values.items() if key not in data.params})
+            current = {**data.params, **data.tags}  # a tag is newer than the param
+            mlflow.set_tags({key: value for key, value in values.items() if current.get(key, value) != value})
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """Log the metrics of the finished model.

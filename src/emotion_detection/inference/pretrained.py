@@ -49,14 +49,18 @@ def seed_registry() -> "Version":
 
 
 def seed_new_store() -> None:
-    """Register the shipped model in the project's own SQLite file, if it has no version of the model.
+    """Register the shipped model in the project's own SQLite file, if no other version was ever champion there.
 
-    Any other store may belong to a team: only the command `emotion-detection seed-registry` writes there.
+    A registration that was interrupted is completed. Any other store may belong to a team: only the command
+    `emotion-detection seed-registry` writes there.
     """
-    from emotion_detection.experiments import registry
+    from emotion_detection.experiments import ledger, registry
     from emotion_detection.experiments.store_location import is_default_store
 
-    if is_default_store() and MODEL_NAME not in registry.model_names():
+    if not is_default_store() or ledger.history(MODEL_NAME):
+        return
+    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    if all(version.tags.get(registry.DIGEST) == digest for version in registry.versions(MODEL_NAME)):
         seed_registry()
 
 

@@ -16,7 +16,6 @@ from emotion_detection.config import Evaluate, load_params
 from emotion_detection.data.dataset import Faces, load
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import DataError
 from emotion_detection.evaluation import figures, metrics
 from emotion_detection.evaluation.calibration import at_temperature
 from emotion_detection.evaluation.detector_crops import (
@@ -26,6 +25,7 @@ from emotion_detection.evaluation.detector_crops import (
     end_to_end_rows,
 )
 from emotion_detection.experiments import runs
+from emotion_detection.experiments.copied_run import read_history
 from emotion_detection.experiments.provenance import model_digests
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.inference.detector import HaarDetector
@@ -34,7 +34,6 @@ Predictions = dict[str, tuple[Faces, Probabilities]]  # split -> its faces and t
 Reports = dict[str, metrics.Report]  # split -> its scores
 
 END_TO_END_FACES = 1000  # enough for groups of 300
-CURVES = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate"}
 
 
 @Parameter(name="*")
@@ -189,18 +188,6 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read the history of a training. Raises DataError if it is missing or damaged."""
-    try:
-        with path.open(newline="") as stream:
-            history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
-        if history and all(row.keys() >= CURVES for row in history):
-            return history
-    except (OSError, ValueError, TypeError, csv.Error):
-        pass
-    raise DataError(f"{path} is missing or damaged: repeat `dvc repro`, which writes it")
 
 
 def summary(scores: dict[str, float], split: str) -> str:

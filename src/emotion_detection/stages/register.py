@@ -17,7 +17,7 @@ from emotion_detection.config import Params, load_params
 from emotion_detection.data import dataset
 from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import EmotionDetectionError
+from emotion_detection.errors import ModelError, StoreError
 from emotion_detection.evaluation import acceptance, metrics, paired
 from emotion_detection.experiments import promotion, registry, runs
 from emotion_detection.experiments.copied_run import training_run
@@ -30,6 +30,7 @@ from emotion_detection.synthetic.sample import draw_faces
 DATASET = "fer2013"  # its model is registered as MODEL_NAME; the names of other models end with their data set
 COPIED_TAGS = ("git_commit", "git_dirty", "label_source", "votes_digest")  # from the run to the version
 NOT_COMPARABLE, UNOPPOSED = "not comparable", "unopposed"  # verdicts without a comparison
+UNREAD = {"verdict": "not compared"}  # the evidence if the store does not have the file of the present version
 
 
 @Parameter(name="*")
@@ -62,8 +63,12 @@ class Candidate:
 
     def decide(self, holder: registry.Version | None) -> Decision:
         """Whether the alias moves from its holder to this model."""
-        comparison = None if holder is None else self._compare(holder)
-        verdict, result = _verdict(holder, comparison)
+        try:
+            comparison = self._compare(holder) if holder else None
+        except StoreError as error:  # it says nothing about the models, so it must not promote one
+            remedy = "`dvc repro --force --single-item register` compares again"
+            return Decision(False, f"the {self.params.register_.alias} cannot be read ({error}): {remedy}", UNREAD)
+        verdict, result = _verdict(holder, comparison, self.params.register_.alias)
         objections = acceptance.objections(self._measurements, self.params.register_) if holder else []
         wins = verdict in (UNOPPOSED, *self.params.register_.promote_on)
         evidence = {
@@ -86,7 +91,7 @@ class Candidate:
         try:
             opponent = EmotionClassifier(registry.fetch(f"models:/{holder.name}/{holder.number}"))
             answers = opponent.probabilities(self.val.images)
-        except EmotionDetectionError as error:
+        except ModelError as error:
             return f"cannot be scored ({error})"
         confidence = self.params.register_.confidence
         return paired.compare(self.val.labels, answers, self._answers, confidence=confidence)
@@ -154,10 +159,12 @@ def version_tags(data: dict[str, str], scores: dict[str, float], run: runs.Run) 
     }
 
 
-def _verdict(holder: registry.Version | None, comparison: paired.Comparison | str | None) -> tuple[str, str]:
+def _verdict(
+    holder: registry.Version | None, comparison: paired.Comparison | str | None, alias: str
+) -> tuple[str, str]:
     """The verdict and its sentence."""
     if holder is None or comparison is None:
-        return UNOPPOSED, "there was no champion before"
+        return UNOPPOSED, f"there was no {alias} before"
     opponent = f"version {holder.number}"
     if isinstance(comparison, str):
         return NOT_COMPARABLE, f"{NOT_COMPARABLE} with {opponent}, which {comparison}"
