@@ -1,45 +1,71 @@
 """What is recorded about the served model: origin, evidence of its promotion, history of its alias, and model card."""
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from champion import ServedModel
+from champion import LoadedModel, ServedModel
 from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.inference import pretrained
+from emotion_detection.reporting.templating import one_line
 from fragments import data_table, paragraph, title
 
 REGISTERED = "models:/"
+RETRY_S = 60
 NO_EVIDENCE = "No comparison with another version was recorded for this version."
 NO_HISTORY = "No move of an alias was recorded for this model."
 NO_CARD = "There is no model card: this file is in no registry."
 
 
 class ServedFacts:
-    """The facts as HTML, for all pages. The registry is asked again only if the model or its versions have changed."""
+    """The facts as HTML, for all pages. The registry is asked again only if the model or its versions have changed.
 
-    def __init__(self, served_model: ServedModel) -> None:
+    A registry that does not respond can hold up a page for a minute. So it is not asked while it is known to be away,
+    and after a failure at most once a minute.
+    """
+
+    def __init__(self, served_model: ServedModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._served_model = served_model
+        self._clock = clock  # in seconds
         self._reading = threading.Lock()
-        self._key: object = None
+        self._key: object = None  # what the registry was last asked for
+        self._has_failed = False
+        self._retry_at = 0.0
+        self._source = ""  # the model that the facts are about
         self._html = ""
 
     def html(self, versions: object) -> str:
         """The facts of the served model. `versions` is what the page shows of the registry."""
-        key = (self._served_model.current.source, repr(versions))
-        if key != self._key and self._reading.acquire(blocking=False):  # other pages show the last facts meanwhile
+        model = self._served_model.current
+        key = (model.source, repr(versions))
+        if self._reading.acquire(blocking=False):  # other pages show the last facts meanwhile
             try:
-                self._html = facts_html(self._served_model)
-                self._key = key
-            except EmotionDetectionError as error:
-                self._html = paragraph(f"What is recorded about this model cannot be read: {error}")
+                if self._must_ask(model, key):
+                    self._ask(model, key)
             finally:
                 self._reading.release()
-        return self._html
+        return self._html if self._source == model.source else ""
+
+    def _must_ask(self, model: LoadedModel, key: object) -> bool:
+        if model.source.startswith(REGISTERED) and self._served_model.message:
+            return False  # the registry is away
+        return key != self._key or (self._has_failed and self._clock() >= self._retry_at)
+
+    def _ask(self, model: LoadedModel, key: object) -> None:
+        self._key, self._has_failed = key, True
+        try:
+            self._html = facts_html(model)
+            self._has_failed = False
+        except EmotionDetectionError as error:
+            self._html = paragraph(f"What is recorded about this model cannot be read: {one_line(error)}")
+        finally:
+            self._retry_at = self._clock() + RETRY_S
+        self._source = model.source
 
 
-def facts_html(served_model: ServedModel) -> str:
-    """Origin, evidence and history of the served model, as HTML; "" for a file in no registry.
+def facts_html(model: LoadedModel) -> str:
+    """Origin, evidence and history of a model, as HTML; "" for a file in no registry.
 
     Raises an EmotionDetectionError if the registry cannot be read.
     """
@@ -47,7 +73,7 @@ def facts_html(served_model: ServedModel) -> str:
     from emotion_detection.reporting.model_card import origin_facts  # imports scikit-learn
     from emotion_detection.reporting.sources import read_origin, read_shipped
 
-    source = served_model.current.source
+    source = model.source
     if source == str(pretrained.MODEL):
         return _origin_html(origin_facts(read_shipped()))
     if not source.startswith(REGISTERED):
@@ -57,7 +83,7 @@ def facts_html(served_model: ServedModel) -> str:
         [
             _origin_html(origin_facts(read_origin(source))),
             title("Evidence"),
-            evidence_html(served_model.current.tags),
+            evidence_html(model.tags),
             title("History of the aliases"),
             history_html([entry.as_dict() for entry in ledger.history(name)]),
         ]
@@ -81,17 +107,19 @@ def history_html(moves: Sequence[Mapping[str, Any]]) -> str:
     if not moves:
         return paragraph(NO_HISTORY)
     columns = ["at", "by", "alias", "from", "to", "kind", "why"]
-    cells = [["–" if move.get(column) is None else move[column] for column in columns] for move in reversed(moves)]
+    cells = [
+        ["–" if move.get(column) is None else one_line(move[column]) for column in columns] for move in reversed(moves)
+    ]
     return data_table(columns, cells, "History of the aliases")
 
 
-def card_markdown(served_model: ServedModel) -> str:
-    """The model card of the served model. Raises an EmotionDetectionError if the registry cannot be read."""
+def card_markdown(model: LoadedModel) -> str:
+    """The model card of a model. Raises an EmotionDetectionError if the registry cannot be read."""
     from emotion_detection.experiments.store_location import project_folder
     from emotion_detection.reporting.model_card import card_text, find_subject, model_card
     from emotion_detection.reporting.sources import SHIPPED
 
-    source = served_model.current.source
+    source = model.source
     if not source.startswith(REGISTERED):
         if source != str(pretrained.MODEL):
             return NO_CARD

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import facts
-from champion import ServedModel
+from champion import LoadedModel, ServedModel
 from emotion_detection.errors import StoreError
 from emotion_detection.inference import pretrained
 from facts import NO_CARD, NO_EVIDENCE, NO_HISTORY, ServedFacts, card_markdown, evidence_html, facts_html, history_html
@@ -42,7 +42,7 @@ def other(shipped: ServedModel, source: str) -> ServedModel:
 
 
 def test_facts_of_the_champion(champion):
-    html = facts_html(champion)
+    html = facts_html(champion.current)
     assert "Origin of the served model" in html
     assert "recipes/fer_resnet_graduate.yaml" in html
     assert NO_EVIDENCE in html
@@ -50,21 +50,21 @@ def test_facts_of_the_champion(champion):
 
 
 def test_card_of_the_champion_has_no_metadata(champion):
-    card = card_markdown(champion)
+    card = card_markdown(champion.current)
     assert card.startswith("# `emotion-detection version 1`")
     assert "model-index" not in card
 
 
 def test_shipped_file_has_its_origin_and_its_card(shipped):
-    assert "recipes/fer_resnet_graduate.yaml" in facts_html(shipped)
-    assert "History" not in facts_html(shipped)
-    assert card_markdown(shipped).startswith("# Shipped model")
+    assert "recipes/fer_resnet_graduate.yaml" in facts_html(shipped.current)
+    assert "History" not in facts_html(shipped.current)
+    assert card_markdown(shipped.current).startswith("# Shipped model")
 
 
 def test_other_file_has_neither(shipped):
     served = other(shipped, "elsewhere.onnx")
-    assert facts_html(served) == ""
-    assert card_markdown(served) == NO_CARD
+    assert facts_html(served.current) == ""
+    assert card_markdown(served.current) == NO_CARD
 
 
 def test_evidence_is_shown_with_its_gains_and_objections_escaped():
@@ -102,15 +102,89 @@ def test_registry_is_asked_again_only_after_a_change(shipped, monkeypatch):
     assert known.html([{"version": "2"}]) == "3"
 
 
-def test_registry_that_failed_is_asked_again(shipped, monkeypatch):
-    calls = itertools.count()
+class Registry:
+    """Counts how often it is asked. It fails as long as `error` is not empty."""
 
-    def ask(_: ServedModel) -> str:
-        if next(calls) == 0:
-            raise StoreError("<refused>")
-        return "facts"
+    def __init__(self) -> None:
+        self.asked, self.error, self.now_s = 0, "", 0.0
 
-    monkeypatch.setattr(facts, "facts_html", ask)
-    known = ServedFacts(shipped)
-    assert "cannot be read: &lt;refused&gt;" in known.html([])
-    assert known.html([]) == "facts"
+    def __call__(self, model: LoadedModel) -> str:
+        self.asked += 1
+        self.now_s += 50  # a server that does not respond takes this long
+        if self.error:
+            raise StoreError(self.error)
+        return f"facts about {model.source}"
+
+    def clock(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def registry(monkeypatch) -> Registry:
+    found = Registry()
+    monkeypatch.setattr(facts, "facts_html", found)
+    return found
+
+
+@pytest.fixture
+def served(shipped) -> ServedModel:
+    found = other(shipped, "models:/faces/1")
+    found.message = ""
+    return found
+
+
+def test_registry_that_failed_is_asked_again_after_a_minute(served, registry):
+    known = ServedFacts(served, registry.clock)
+    registry.error = "<refused>\x1b[2J"
+    assert "cannot be read: &lt;refused&gt; [2J</p>" in known.html([])
+    registry.error = ""
+    registry.now_s += 59
+    assert "refused" in known.html([])
+    assert registry.asked == 1
+    registry.now_s += 1
+    assert [known.html([]), known.html([])] == ["facts about models:/faces/1"] * 2
+    assert registry.asked == 2
+
+
+def test_unexpected_error_is_not_repeated_at_once_either(served, monkeypatch):
+    calls = []
+
+    def fail(model: LoadedModel) -> str:
+        calls.append(model)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(facts, "facts_html", fail)
+    known = ServedFacts(served, lambda: 0)
+    with pytest.raises(ValueError, match="a bug"):
+        known.html([])
+    assert known.html([]) == ""
+    assert len(calls) == 1
+
+
+def test_registry_that_is_known_to_be_away_is_not_asked(served, registry):
+    known = ServedFacts(served, registry.clock)
+    served.message = "The registry refused."
+    assert known.html([]) == ""
+    served.message = ""
+    assert known.html([]) == "facts about models:/faces/1"
+    served.message = "The registry refused."
+    assert known.html([{"version": "2"}]) == "facts about models:/faces/1"
+    assert registry.asked == 1
+
+
+def test_facts_of_a_file_need_no_registry(shipped, registry):
+    served = other(shipped, shipped.current.source)
+    served.message = "The registry has not responded yet."
+    assert ServedFacts(served, registry.clock).html([]).startswith("facts about")
+
+
+def test_facts_of_another_model_are_not_shown(served, registry):
+    known = ServedFacts(served, registry.clock)
+    assert known.html([])
+    served.current = replace(served.current, source="models:/faces/2")
+    served.message = "The registry refused."
+    assert known.html([]) == ""
+
+
+def test_control_characters_of_a_move_are_removed():
+    assert "<td>a [2J</td>" in history_html([{"at": "1", "why": "a\x1b[2J\u202e"}])

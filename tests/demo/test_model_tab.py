@@ -1,6 +1,7 @@
 """What the model tab shows, without a browser."""
 
 import copy
+import re
 from dataclasses import replace
 
 import gradio as gr
@@ -8,9 +9,9 @@ import pytest
 
 import facts
 import model_tab
-from champion import ServedModel
+from champion import LoadedModel, ServedModel
 from emotion_detection.errors import StoreError
-from model_tab import ModelTab, describe, model_choices, version_table
+from model_tab import CHANGED, ModelTab, describe, model_choices, version_table
 
 VERSIONS = [
     {"model": "faces", "version": "3", "aliases": ""},
@@ -49,15 +50,18 @@ def test_choices_are_aliases_then_versions_of_each_model(registered):
 
 
 def test_refresh_never_sets_the_choice(tab, registered):
-    about, choice, table, _, shown = tab._refresh({})
+    about, choice, table, _, _, _, shown = tab._refresh({})
     assert about.startswith("**Serving** `models:/faces/2`")
     assert choice["choices"][0] == "models:/faces@champion"
     assert "value" not in choice
     assert "faces-sample" in table
+    registered.message = ""
     assert tab._refresh({})[3] == "the facts"
-    assert tab._refresh(shown)[:4] == (gr.skip(), gr.skip(), gr.skip(), gr.skip())
+    registered.message = "The registry refused."
+    shown = tab._refresh(shown)[-1]
+    assert tab._refresh(shown)[:-1] == (gr.skip(),) * 6
     registered._versions = [{"model": "faces", "version": "4", "aliases": ""}, *VERSIONS]
-    about, choice, table, _, _ = tab._refresh(shown)
+    about, choice, *_ = tab._refresh(shown)
     assert about == gr.skip()
     assert "models:/faces/4" in choice["choices"]
     assert "value" not in choice
@@ -71,7 +75,7 @@ def test_wrong_choice_is_explained(tab):
 
 
 def test_card_that_cannot_be_read_is_explained(tab, monkeypatch):
-    def refuse(_: ServedModel) -> str:
+    def refuse(_: LoadedModel) -> str:
         raise StoreError("the store `refused`")
 
     monkeypatch.setattr(model_tab, "card_markdown", refuse)
@@ -93,3 +97,35 @@ def test_model_is_described_with_its_scores_and_error(registered):
 def test_file_is_described_without_a_registry(shipped):
     assert describe(shipped).startswith(f"**Serving** `{shipped.current.source}`")
     assert "None" not in describe(shipped)
+
+
+def test_card_is_closed_when_another_model_is_served(tab, registered):
+    shown = tab._refresh({})[-1]
+    assert tab._refresh(shown)[4:6] == (gr.skip(), gr.skip())
+    registered.current = replace(registered.current, source="models:/faces/3")
+    *_, holder, card, shown = tab._refresh(shown)
+    assert (holder["open"], card) == (False, "")
+    assert tab._refresh(shown)[4:6] == (gr.skip(), gr.skip())
+
+
+def test_card_that_was_read_while_the_alias_moved_is_not_shown(tab, registered, monkeypatch):
+    def read(model: LoadedModel) -> str:
+        registered.current = replace(registered.current, source="models:/faces/3")
+        return f"the card of {model.source}"
+
+    monkeypatch.setattr(model_tab, "card_markdown", read)
+    assert tab._read_card() == CHANGED
+    assert tab._read_card() == "the card of models:/faces/3"
+
+
+def test_text_of_others_has_no_effect(registered):
+    evil = "`<img src=x>[a](javascript:1)\x1b[2J\u202e"
+    registered.message = evil
+    registered.current = replace(registered.current, tags={"dataset": evil, "run_id": evil, "val_accuracy": "nan"})
+    text = describe(registered)
+    outside = re.sub(r"`[^`]*`", "", text)
+    assert not re.search(r"[<\[(]", outside)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "accuracy" not in text
+    assert "\x1b" not in version_table([{"model": evil, "version": "1", "aliases": evil}])

@@ -120,6 +120,17 @@ def test_detectable_gain_needs_at_least_eight_faces(discordant):
     assert gain <= max(discordant / 1000, 7.9 / 1000)
 
 
+@pytest.mark.parametrize("discordant", [0, 2])
+@pytest.mark.parametrize("rows", [2, 3])
+@pytest.mark.filterwarnings("error")
+def test_a_few_faces_cannot_show_any_gain(discordant, rows):
+    assert 1 < detectable_gain(discordant, rows, confidence=0.95) < 3
+
+
+def test_p_value_is_at_most_one():
+    assert max(mcnemar(each, each) for each in range(200)) == 1
+
+
 def test_result_is_plain_for_json():
     plain = compare(TRUTH, answers(share(60)), answers(share(55))).as_dict()
     assert plain["verdict"] == "worse"

@@ -7,7 +7,7 @@ import pytest
 from tests.support.results import results
 
 from emotion_detection.data.dataset import Faces
-from emotion_detection.reporting.comparison import compare_results, setting_rows, show_score
+from emotion_detection.reporting.comparison import compare_results, setting_rows, show_score, show_setting
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +119,36 @@ def test_score_is_shown_with_its_interval():
     assert show_score(scores, "a", percent=True) == "70.1 % [69.0, 71.2]"
     assert show_score(scores, "b", percent=False) == "0.701"
     assert show_score(scores, "c", percent=True) == "not recorded"
+
+
+def test_two_faces_are_not_said_to_show_a_gain(drawn):
+    two = results(drawn, right=0.5)
+    few = {split: replace(one, labels=one.labels[:2], probabilities=one.probabilities[:2])
+           for split, one in two.predictions.items()}  # fmt: skip
+    two = replace(two, predictions=few)
+    assert compare_results(two, two).verdict == "Undecided: as many right of 2 faces on val (p = 1)."
+
+
+def test_order_of_the_settings_is_that_of_their_names():
+    base, head = {"train.b": 1, "train.a": 1}, {"train.c": 2, "train.a": 2, "train.b": 2}
+    names = [row.name for row in setting_rows(base, head)]
+    assert names == ["train.a", "train.b", "train.c"]
+    assert names == [row.name for row in setting_rows(head, base)]
+
+
+def test_order_of_the_data_is_that_of_their_names(drawn):
+    base = replace(results(drawn, right=0.5), data={"b": 1, "a": {"z": 1}, "dataset": "one"})
+    head = replace(base, data={"dataset": "two", "a": {"z": 2}, "b": 2})
+    assert [row.name for row in compare_results(base, head).data] == ["dataset", "a.z", "b"]
+
+
+def test_setting_is_shown_in_one_line_without_control_characters():
+    assert show_setting("a\x1b[2J\n\u202eb") == "a [2J b"
+    assert show_setting(1 << 100_000) == "too long to be shown"
+
+
+def test_emotion_without_faces_has_no_change(drawn):
+    complete = results(drawn, right=0.5)
+    rows = tuple({**row, "f1": "nan", "recall": "nan"} for row in complete.classes)
+    comparison = compare_results(replace(complete, classes=rows), complete)
+    assert {(row.change, row.is_better) for row in comparison.classes["val"]} == {("", None)}

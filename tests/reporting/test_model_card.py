@@ -1,13 +1,16 @@
 """The model card contains the scores and the metadata, and Hugging Face's library reads it."""
 
 import json
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from tests.support.paths import PRETRAINED
 from tests.support.results import results
 
+from emotion_detection.reporting.evidence import evidence_rows, megabytes
 from emotion_detection.reporting.model_card import CardSubject, card_text, find_subject, model_card
 from emotion_detection.reporting.results import Origin, Results
 
@@ -123,7 +126,8 @@ def test_card_of_another_version_has_its_own_facts(drawn):
 
 
 @pytest.mark.parametrize(
-    "evidence", ["", "[]", "{", "null", '{"verdict": 3}', '{"verdict": "better", "gains": [1], "counts": 2}']
+    "evidence",
+    ["", "[]", "{", "null", '{"verdict": 3}', "[" * 5000, '{"verdict": "better", "gains": [1], "counts": 2}'],
 )
 def test_damaged_evidence_is_no_evidence(drawn, evidence):
     card = model_card(CardSubject(results(drawn, right=0.9, tags={"evidence": evidence}), "faces version 3"))
@@ -146,3 +150,82 @@ def test_text_of_a_card_has_no_metadata(shipped):
 
 def test_card_refers_to_the_ai_act(shipped):
     assert "article 5(1)(f)" in model_card(shipped)
+
+
+EVIL = "<img src=http://evil/x>[a](javascript:1)\x1b[2J\u202e"
+
+
+def test_data_report_of_others_has_no_effect(drawn):
+    """Any run can have such a file, and the demo's page shows the card."""
+    found = results(drawn, right=0.9)
+    data = {"rows": {"train": 28709, EVIL: 1, "val": EVIL, "test": [EVIL]}, "dataset": EVIL, "digest": EVIL}
+    card = model_card(CardSubject(replace(found, data=data), "faces version 3"))
+    assert "Faces: train 28709.\n" in card
+    body = card_text(card)
+    assert not re.search(r"<img|javascript", re.sub(r"`[^`]*`", "", body))
+
+
+def test_control_characters_do_not_reach_the_card(drawn):
+    evidence = json.dumps({"verdict": EVIL, "objections": [EVIL, {EVIL: EVIL}], "rows": EVIL})
+    found = results(drawn, right=0.9, tags={"recipe": EVIL, "git_note": EVIL, "evidence": evidence})
+    found = replace(found, data={"dataset": EVIL, "digest": EVIL}, origin=Origin(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL))
+    card = model_card(CardSubject(found, EVIL, f"models:/{EVIL}/1"))
+    assert all(line.isprintable() for line in card.splitlines())
+    parsed: Any = ModelCard(card)
+    assert parsed.data.model_name == "<img src=http://evil/x>[a](javascript:1) [2J"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test_detected_accuracy", "test_detected_plain_accuracy"),
+        ("test_detected_share",),
+        ("temperature", "test_ece_uncalibrated"),
+        ("test_accuracy",),
+        ("test_accuracy_low", "test_macro_f1_high"),
+        ("test_found_and_read_right", "test_flip_accuracy"),
+    ],
+)
+@pytest.mark.parametrize("value", [0.5, 1e308])
+def test_any_part_of_the_scores_gives_a_card(names, value):
+    found = Results(Origin("here", "run"), metrics=dict.fromkeys(names, value))
+    assert "was not recorded." in model_card(CardSubject(found, "here"))
+
+
+def test_shipped_model_without_a_recipe_gives_a_card(shipped):
+    assert "To train it again" not in model_card(replace(shipped, results=replace(shipped.results, tags={})))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "9" * 400, "[1]", "true", "null", '"x"', "{}", "-1"])
+def test_wrong_figures_of_the_evidence_are_left_out(drawn, value):
+    evidence = f"""{{"verdict": "better", "opponent": {value}, "rows": {value}, "mb": {value}, "mcnemar_p": {value},
+        "counts": {{"only_head": {value}}}, "gains": {{"accuracy": {{"value": {value}, "low": 0, "high": 0}}}},
+        "detectable_gain": {value}, "objections": {value}}}"""
+    tags = {"evidence": evidence}
+    rows = dict(evidence_rows(tags))
+    assert rows["verdict"] == "better"
+    assert set(rows) <= {"verdict", "McNemar's test, p", "gain in accuracy", "detectable gain in accuracy"}
+    assert value == "-1" or set(rows) == {"verdict"}
+    assert megabytes(tags) is None
+    assert model_card(CardSubject(results(drawn, right=0.9, tags=tags), "faces version 3"))
+
+
+def test_emotions_are_in_the_same_order_in_each_card(drawn):
+    found = results(drawn, right=0.9)
+    turned = replace(found, classes=found.classes[::-1])
+    assert model_card(CardSubject(found, "here")) == model_card(CardSubject(turned, "here"))
+
+
+def test_size_of_a_version_is_that_of_its_evidence(drawn, monkeypatch, tmp_path):
+    """The file may be in a remote store: a view of the card must not fetch it."""
+
+    def fetch(uri: str) -> None:
+        raise AssertionError(f"{uri} was fetched")
+
+    monkeypatch.setattr("emotion_detection.experiments.registry.fetch", fetch)
+    found = results(drawn, right=0.9, tags={"evidence": '{"verdict": "better", "mb": 1.25}'})
+    found = replace(found, origin=Origin("models:/a version b/3", "version", "a version b version 3"))
+    for known, size in ((found, 1.25), (replace(found, tags={}), None)):
+        monkeypatch.setattr("emotion_detection.reporting.model_card.find_results", lambda *_, known=known: known)
+        subject = find_subject("models:/a version b/3", tmp_path)
+        assert (subject.uri, subject.megabytes) == ("models:/a version b/3", size)

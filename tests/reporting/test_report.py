@@ -10,7 +10,7 @@ from emotion_detection.data.dataset import Faces, digest
 from emotion_detection.reporting.comparison import compare_results
 from emotion_detection.reporting.curves import curves_svg
 from emotion_detection.reporting.flips import MAX_FACES, flipped_faces
-from emotion_detection.reporting.report import html_report, markdown_report
+from emotion_detection.reporting.report import best_epoch, html_report, markdown_report
 from emotion_detection.reporting.sources import LocalFaces
 
 EVIL = '<script>alert(1)</script>"|`@team\n# x](http://a.example)'
@@ -124,3 +124,27 @@ def test_curves_take_the_colors_of_the_page():
     assert "<metadata>" not in svg
     assert curves_svg([], []) == ""
     assert curves_svg([{"epoch": 1, "val_loss": 1.0}], []) == curves_svg([{"epoch": 1, "val_loss": 1.0}], [])
+
+
+def test_control_characters_do_not_reach_the_report(drawn):
+    evil = "a\x1b[2J\u202e"
+    base = results(drawn, "main", right=0.5, settings={f"train.{evil}": evil})
+    data = {"dataset": evil, "digest": base.digest, evil: evil}
+    base = replace(base, data=data, origin=replace(base.origin, name=evil, run_id=evil))
+    comparison = compare_results(base, results(drawn, "head", right=0.5))
+    for text in (html_report(comparison, {}, ""), markdown_report(comparison)):
+        assert all(line.isprintable() for line in text.splitlines())
+        assert "a [2J" in text
+
+
+@pytest.mark.parametrize("value", [0.0, -1e308, 1e308, float("nan"), float("inf")])
+def test_curves_of_any_numbers_are_drawn(value):
+    assert curves_svg([{"epoch": 1, "loss": value}, {"epoch": 2, "loss": 1}], [{"epoch": 1, "loss": -value}])
+
+
+def test_epoch_without_a_score_is_not_the_best_one(drawn):
+    scores = (float("nan"), 0.2, 0.3, 0.1)
+    history = tuple({"epoch": epoch, "val_macro_f1": score} for epoch, score in enumerate(scores, start=1))
+    found = results(drawn, right=0.5)
+    assert best_epoch(replace(found, history=history)) == "epoch 3 of 4"
+    assert best_epoch(replace(found, history=history[:1])) == "not recorded"

@@ -8,8 +8,9 @@ import pytest
 from tests.support.results import probabilities, result_files
 
 from emotion_detection.data.dataset import digest, save
-from emotion_detection.errors import DataError, EmotionDetectionError, StoreError
+from emotion_detection.errors import DataError, EmotionDetectionError, StoreError, UsageError
 from emotion_detection.inference import pretrained
+from emotion_detection.reporting.revisions import _params, find_revision
 from emotion_detection.reporting.sources import find_faces, find_results, read_origin, with_predictions
 
 PIPELINE = """\
@@ -91,6 +92,27 @@ def test_revision_experiment_and_working_tree(project, drawn):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["HEAD:dvc.yaml", "HEAD^{tree}", "HEAD:", "HEAD^{/", "^HEAD", "HEAD..HEAD", "HEAD^{blob}"]
+)
+def test_what_is_no_commit_is_unknown(project, name):
+    assert find_revision(name, project) is None
+    with pytest.raises(UsageError, match="was not found"):
+        find_results(name, project)
+
+
+@pytest.mark.slow
+def test_tag_is_found_as_its_commit(project):
+    git("tag", "-a", "v1", "-m", "v1", folder=project)
+    assert find_revision("v1", project) == find_revision("HEAD", project)
+
+
+@pytest.mark.parametrize("lock", ["[", "stages: []", "stages: {a: 3}", "stages: {a: {params: {p: [abc]}}}", "3", ""])
+def test_settings_of_a_damaged_lock_are_not_recorded(lock):
+    assert _params(lock) == {}
+
+
+@pytest.mark.slow
 def test_results_that_left_the_cache_are_named(project):
     for path in (project / ".dvc" / "cache").rglob("*"):
         if path.is_file():
@@ -159,6 +181,7 @@ def test_version_without_its_run_has_the_scores_of_its_tags(tmp_path, monkeypatc
     client = mlflow.MlflowClient()
     client.set_model_version_tag(pretrained.MODEL_NAME, str(number), "val_accuracy", "0.5")
     client.set_model_version_tag(pretrained.MODEL_NAME, str(number), "test_accuracy", "unknown")
+    client.set_model_version_tag(pretrained.MODEL_NAME, str(number), "test_macro_f1", "nan")
     monkeypatch.setattr(recorded, "read_run", lost)
     uri = f"models:/{pretrained.MODEL_NAME}/{number}"
     for found in (find_results(uri, tmp_path), read_origin(uri)):

@@ -103,19 +103,20 @@ def mcnemar(only_base: int, only_head: int) -> float:
     Lydersen and Laake 2013, doi 10.1186/1471-2288-13-91).
     """
     discordant, fewer = only_base + only_head, min(only_base, only_head)
-    return float(2 * binom.cdf(fewer, discordant, 0.5) - binom.pmf(fewer, discordant, 0.5))
+    return min(1.0, float(2 * binom.cdf(fewer, discordant, 0.5) - binom.pmf(fewer, discordant, 0.5)))
 
 
 def detectable_gain(discordant: int, rows: int, *, confidence: float, power: float = POWER) -> float:
     """The smallest gain in accuracy that McNemar's test shows with this power (Connor 1987, doi 10.2307/2531961).
 
     The faces that only one of the models classifies correctly number `discordant` of `rows`. A gain cannot be larger
-    than their share, so a share that is too small for any proof counts as the smallest one that allows it.
+    than their share, so a share that is too small for any proof counts as the smallest one that allows it. For very few
+    rows, this is more than 1: they cannot show any gain.
     """
     alpha, beta = norm.ppf((1 + confidence) / 2), norm.ppf(power)
     share = max(discordant / rows, (alpha + beta) ** 2 / rows)
     # The positive root of gain * sqrt(rows) = alpha * sqrt(share) + beta * sqrt(share - gain ** 2).
-    root = np.sqrt(rows * alpha**2 + (rows + beta**2) * (beta**2 - alpha**2))
+    root = np.sqrt(max(rows * alpha**2 + (rows + beta**2) * (beta**2 - alpha**2), 0))
     return float(np.sqrt(share) * (np.sqrt(rows) * alpha + root) / (rows + beta**2))
 
 

@@ -1,6 +1,7 @@
 """Compare two results: scores, paired tests, emotions, settings and data."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +10,14 @@ from numpy.typing import NDArray
 
 from emotion_detection.config import flatten, same_setting
 from emotion_detection.emotions import EMOTIONS
+from emotion_detection.errors import shorten
 from emotion_detection.evaluation import metrics, paired
-from emotion_detection.reporting.results import PREDICTED_SPLITS, Results
+from emotion_detection.reporting.results import PREDICTED_SPLITS, Results, is_count
+from emotion_detection.reporting.templating import one_line
 
 NOT_RECORDED = "not recorded"
+UNREADABLE = "too long to be shown"
+MAX_DATA = 80  # characters of a value of the data report
 CONFIDENCE = 0.95
 ECE_BINS = 15
 SPLITS = ("val", "test", "test_clean")
@@ -233,6 +238,8 @@ def _class_row(
     if key not in before or key not in after:
         return Row(name, first, second)
     recall, f1 = (float(after[key][rate]) - float(before[key][rate]) for rate in ("recall", "f1"))
+    if not np.isfinite([recall, f1]).all():  # a side has no faces of this emotion
+        return Row(name, first, second)
     return Row(name, first, second, f"{100 * recall:+.0f}, F1 {f1:+.2f}", None if abs(f1) < 0.005 else f1 > 0)
 
 
@@ -249,7 +256,7 @@ def setting_rows(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Row]:
     """The settings that differ. Sections that only one side has recorded are left out."""
     sections = [{key.partition(".")[0] for key in params} for params in (base, head)]
     shared = sections[0] & sections[1]
-    keys = dict.fromkeys(key for params in (base, head) for key in params if key.partition(".")[0] in shared)
+    keys = sorted(key for key in base.keys() | head.keys() if key.partition(".")[0] in shared)
     differing = [key for key in keys if key not in base or key not in head or not _same(key, base[key], head[key])]
     return [Row(key, _setting(base, key), _setting(head, key)) for key in differing]
 
@@ -265,23 +272,28 @@ def _same(key: str, left: Any, right: Any) -> bool:
 def show_setting(value: Any) -> str:
     """A setting as params.yaml writes it."""
     words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return words[value]
+    with suppress(ValueError, RecursionError):  # an integer with thousands of digits, or a deep tree
+        return one_line(value)
+    return UNREADABLE
 
 
 def data_rows(base: Results, head: Results) -> list[Row]:
     """What differs between the data sets. Values that only one side has recorded are left out."""
-    before, after = ({"dataset": one.dataset, "digest": one.digest} | flatten(one.data) for one in (base, head))
-    shared = [key for key in before if key in after and before[key] != after[key] and before[key] and after[key]]
+    before, after = (flatten(one.data) | {"dataset": one.dataset, "digest": one.digest} for one in (base, head))
+    keys = dict.fromkeys(["dataset", "digest", *sorted(before)])
+    shared = [key for key in keys if key in after and before[key] != after[key] and before[key] and after[key]]
     rows = []
     for key in shared:
-        numbers = [value for value in (before[key], after[key]) if isinstance(value, int)]
+        numbers = [value for value in (before[key], after[key]) if is_count(value)]
         change = f"{numbers[1] - numbers[0]:+,}" if len(numbers) == 2 else ""
         rows.append(Row(key, _show_data(before[key]), _show_data(after[key]), change))
     return rows
 
 
 def _show_data(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)[:80]
+    return f"{value:,}" if is_count(value) else shorten(value, MAX_DATA)
 
 
 def verdict(splits: tuple[SplitComparison, ...], reason: str) -> str:
@@ -293,7 +305,9 @@ def verdict(splits: tuple[SplitComparison, ...], reason: str) -> str:
     difference = f"{abs(gain):,} {'more' if gain > 0 else 'fewer'} right" if gain else "as many right"
     found = f"{difference} of {on_val.rows:,} faces on val (p {show_p(on_val.mcnemar_p)})"
     heading = {paired.BETTER: "Better", paired.WORSE: "Worse"}.get(on_val.verdict, "Undecided")
-    shown = f"; these faces show gains from {100 * on_val.detectable_gain:.1f} points" if heading == "Undecided" else ""
+    gains = on_val.detectable_gain
+    # A few faces cannot show any gain.
+    shown = f"; these faces show gains from {100 * gains:.1f} points" if heading == "Undecided" and gains < 1 else ""
     return f"{heading}: {found}{shown}."
 
 

@@ -1,6 +1,7 @@
 """The learning curves of two trainings as one SVG, which takes the colors of its page."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -18,13 +19,14 @@ PANELS = {
     "val_loss": "loss on val",
     "loss": "loss on train",
 }
+MAX_DRAWN = 1e30
 INK = "#010203"  # is replaced by the color of the text
 FAINT = "#030201"  # is replaced by the color of lines
 
 
 def curves_svg(base: History, head: History) -> str:
     """An <svg> with a panel for each curve, base in blue and head in orange; "" if there is no curve."""
-    panels = [name for name in PANELS if any(name in row for row in [*base, *head])]
+    panels = [name for name in PANELS if _points([*base, *head], name)]
     if not panels:
         return ""
     colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK)
@@ -44,7 +46,7 @@ def curves_svg(base: History, head: History) -> str:
 
 def _panel(axes: Axes, name: str, sides: Mapping[str, tuple[History, str]]) -> None:
     for label, (history, color) in sides.items():
-        points = [(row["epoch"], row[name]) for row in history if name in row]
+        points = _points(history, name)
         if points:
             axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) == 1 else None)
     axes.set_title(PANELS[name])
@@ -52,6 +54,11 @@ def _panel(axes: Axes, name: str, sides: Mapping[str, tuple[History, str]]) -> N
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", linewidth=0.5)
     axes.legend()
+
+
+def _points(history: History, name: str) -> list[tuple[float, float]]:
+    """The points of a curve: epochs and values. Those that are too large to be drawn, or NaN, are left out."""
+    return [(row["epoch"], row[name]) for row in history if abs(row.get(name, math.nan)) < MAX_DRAWN]
 
 
 def _inline(svg: str) -> str:

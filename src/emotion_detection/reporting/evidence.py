@@ -1,10 +1,15 @@
 """The evidence with which a version was registered, as text."""
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from emotion_detection.reporting.comparison import show_p
+from emotion_detection.reporting.results import is_count
+from emotion_detection.reporting.templating import one_line
 
+MAX_MB = 1e6
 POINTS = {"accuracy": "gain in accuracy", "macro_f1": "gain in macro-F1"}
 
 
@@ -14,8 +19,16 @@ def read_evidence(tags: Mapping[str, str]) -> dict[str, Any]:
         return {}
     from emotion_detection.experiments.promotion import parse_evidence  # imports MLflow, which takes seconds
 
-    evidence = parse_evidence(tags["evidence"])
-    return evidence if isinstance(evidence.get("verdict"), str) else {}
+    with suppress(RecursionError):  # it is nested too deeply
+        evidence = parse_evidence(tags["evidence"])
+        return evidence if isinstance(evidence.get("verdict"), str) else {}
+    return {}
+
+
+def megabytes(tags: Mapping[str, str]) -> float | None:
+    """The size of the ONNX file when it was registered; None if it was not recorded."""
+    size = _number(read_evidence(tags).get("mb"))
+    return size if size is not None and 0 < size < MAX_MB else None
 
 
 def evidence_rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -26,14 +39,14 @@ def evidence_rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
         ("verdict", evidence.get("verdict")),
         ("opponent", _version(evidence.get("opponent"))),
         ("against a promotion", "; ".join(_texts(evidence.get("objections")))),
-        ("faces of val", evidence.get("rows")),
-        ("only this version right", counts.get("only_head")),
-        ("only the opponent right", counts.get("only_base")),
+        ("faces of val", _count(evidence.get("rows"))),
+        ("only this version right", _count(counts.get("only_head"))),
+        ("only the opponent right", _count(counts.get("only_base"))),
         ("McNemar's test, p", _p_value(evidence.get("mcnemar_p"))),
         *((name, _gain(gains.get(key))) for key, name in POINTS.items()),
         ("detectable gain in accuracy", _points(evidence.get("detectable_gain"))),
     ]
-    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+    return [(name, one_line(value)) for name, value in rows if value]
 
 
 def _section(evidence: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -42,25 +55,40 @@ def _section(evidence: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _version(number: object) -> str | None:
-    return f"version {number}" if isinstance(number, int) else None
+    return f"version {number}" if is_count(number) else None
+
+
+def _count(value: object) -> str | None:
+    return str(value) if is_count(value) else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for anything else, such as NaN or an integer that is too large for a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    with suppress(OverflowError):
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def _texts(values: object) -> list[str]:
-    return [str(value) for value in values] if isinstance(values, list) else []
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
 def _p_value(value: object) -> str | None:
-    return show_p(value).removeprefix("= ") if isinstance(value, int | float) else None
+    p = _number(value)
+    return None if p is None else show_p(p).removeprefix("= ")
 
 
 def _points(value: object) -> str | None:
-    return f"{100 * value:.1f} points" if isinstance(value, int | float) else None
+    points = _number(value)
+    return None if points is None else f"{100 * points:.1f} points"
 
 
 def _gain(gain: object) -> str | None:
     """A gain with its interval in percentage points."""
     section: Mapping[str, Any] = gain if isinstance(gain, Mapping) else {}
-    value, low, high = (section.get(key) for key in ("value", "low", "high"))
-    if not (isinstance(value, int | float) and isinstance(low, int | float) and isinstance(high, int | float)):
+    value, low, high = (_number(section.get(key)) for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
         return None
     return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -1,8 +1,8 @@
 """The model card of any result in Hugging Face's form: metadata with a model-index, then Markdown."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.reporting.comparison import class_scores
-from emotion_detection.reporting.evidence import evidence_rows
+from emotion_detection.reporting.evidence import evidence_rows, megabytes
 from emotion_detection.reporting.results import Results
 from emotion_detection.reporting.sources import REGISTERED, SHIPPED, find_results
-from emotion_detection.reporting.templating import render
+from emotion_detection.reporting.templating import one_line, render
 
 FER2013, SAMPLE = "fer2013", "sample"
 SPLITS = {
@@ -55,18 +54,10 @@ def find_subject(reference: str, project: Path) -> CardSubject:
     if reference == SHIPPED:
         return CardSubject(results, "Shipped model", megabytes=_megabytes(results.model), is_shipped=True)
     if reference.startswith(REGISTERED):
-        name = results.origin.name
-        uri = "models:/" + name.replace(" version ", "/")
-        return CardSubject(results, name, uri, _megabytes(_fetched(uri)))
+        name, _, number = results.origin.name.rpartition(" version ")
+        size = _megabytes(results.model) or megabytes(results.tags)  # its file is not fetched for that
+        return CardSubject(results, results.origin.name, f"{REGISTERED}{name}/{number}", size)
     return CardSubject(results, results.origin.name or results.origin.reference)
-
-
-def _fetched(uri: str) -> Path | None:
-    from emotion_detection.experiments.registry import fetch  # imports MLflow, which takes seconds
-
-    with suppress(EmotionDetectionError):  # the size of the file is only a detail of the card
-        return fetch(uri)
-    return None
 
 
 def _megabytes(model: Path | None) -> float | None:
@@ -115,7 +106,7 @@ def card_data(subject: CardSubject) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "emotion-recognition"],
         metrics=["accuracy", "f1"],
-        model_name=subject.title,
+        model_name=one_line(subject.title),
         eval_results=found or None,
     )
 
@@ -123,14 +114,14 @@ def card_data(subject: CardSubject) -> ModelCardData:
 def _eval_result(results: Results, split: str, name: str) -> EvalResult:
     metric, title = CARD_METRICS[name]
     bounds = {end: results.metrics.get(f"{split}_{name}_{end}") for end in ("low", "high")}
-    dataset = results.dataset or "unknown"
+    dataset = one_line(results.dataset) or "unknown"
     return EvalResult(
         task_type="image-classification",
         task_name="Facial expression recognition",
         dataset_type=dataset,
         dataset_name="FER-2013" if dataset == FER2013 else dataset,
         dataset_split=split,
-        dataset_revision=results.digest or None,
+        dataset_revision=one_line(results.digest) or None,
         metric_type=metric,
         metric_name=title,
         metric_value=round(results.metrics[f"{split}_{name}"], 6),
@@ -169,7 +160,8 @@ def interval(metrics: Mapping[str, float], key: str, *, percent: bool = False) -
 
 def test_classes(results: Results) -> list[dict[str, Any]]:
     """The scores of each emotion on test as numbers, rates in percent; empty if they were not recorded."""
-    rows = [row for (split, _), row in class_scores(results).items() if split == "test"]
+    scores = class_scores(results)
+    rows = [scores["test", emotion] for emotion in EMOTIONS if ("test", emotion) in scores]
     rates = ("recall", "recall_low", "recall_high", "precision")
     return [
         {rate: 100 * float(row[rate]) for rate in rates}
@@ -190,7 +182,7 @@ def origin_facts(results: Results) -> list[tuple[str, str]]:
     }
     known = named | {name: tags.get(key, "") for key, name in ORIGIN_TAGS.items()}
     known["digest of the prepared faces"] = results.digest
-    return [(name, value) for name, value in known.items() if value]
+    return [(name, one_line(value)) for name, value in known.items() if one_line(value)]
 
 
 def parameters(results: Results) -> str:
@@ -201,7 +193,8 @@ def parameters(results: Results) -> str:
 
 def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The three emotions with the lowest F1."""
-    return sorted(classes, key=lambda row: row["f1"])[:3]
+    scored = [row for row in classes if not math.isnan(row["f1"])]
+    return sorted(scored, key=lambda row: float(row["f1"]))[:3]
 
 
 def tidy(text: str) -> str:

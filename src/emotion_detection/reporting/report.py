@@ -1,5 +1,6 @@
 """Write a comparison as one HTML file that needs no network, and as Markdown for a pull request."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def points(gain: Any) -> str:
 
 def best_epoch(results: Results) -> str:
     """The epoch with the best macro-F1 on val, and the number of epochs."""
-    scored = [row for row in results.history if "val_macro_f1" in row]
+    scored = [row for row in results.history if math.isfinite(row.get("val_macro_f1", math.nan))]
     if not scored:
         return "not recorded"
     best = max(scored, key=lambda row: row["val_macro_f1"])

@@ -7,17 +7,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from emotion_detection.arrays import Labels, Probabilities
-from emotion_detection.emotions import EMOTIONS
+from emotion_detection.emotions import EMOTIONS, SPLITS
 from emotion_detection.errors import DataError, shorten
 
 METRICS, CLASSES, HISTORY, DATA_REPORT = "metrics.json", "classes.csv", "history.csv", "data_report.json"
 PREDICTED_SPLITS = ("val", "test")
 MAX_BYTES = 20_000_000  # of a file; the predictions of 3,589 faces have 0.3 MB
+MAX_COUNT = 1_000_000_000  # of faces or epochs
+RATES = ("precision", "recall", "recall_low", "recall_high", "f1")
 # A tie after rounding to four digits must not change the predicted emotion.
 TIE = 1e-5
 
@@ -61,12 +63,23 @@ class Results:
     @property
     def digest(self) -> str:
         """The digest of the prepared faces; "" if it was not recorded."""
-        return str(self.data.get("digest") or self.tags.get("dataset_digest") or "")
+        return self._known("digest", "dataset_digest")
 
     @property
     def dataset(self) -> str:
         """The name of the data set; "" if it was not recorded."""
-        return str(self.data.get("dataset") or self.tags.get("dataset") or "")
+        return self._known("dataset", "dataset")
+
+    def _known(self, key: str, tag: str) -> str:
+        recorded = self.data.get(key)
+        return (recorded if isinstance(recorded, str) else "") or self.tags.get(tag, "")
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The number of faces of each split, as far as it was recorded."""
+        counts = self.data.get("rows")
+        found = {split: counts.get(split) for split in SPLITS} if isinstance(counts, Mapping) else {}
+        return {split: count for split, count in found.items() if is_count(count)}
 
     @property
     def missing(self) -> list[str]:
@@ -101,15 +114,20 @@ def _parse(origin: Origin, name: str, read: Read, parse: Callable[[str], Any], d
         if len(content) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 1_000_000} MB")
         return parse(content.decode("utf-8"))
-    except (ValueError, LookupError, TypeError, AttributeError, csv.Error, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, csv.Error, RecursionError) as error:
         raise DataError(
             f"{name} of {shorten(origin.reference)} is damaged ({shorten(error)}): repeat `dvc repro`, which writes it"
         ) from error
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value of others is a number of faces."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+
+
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for anything else."""
-    content = json.loads(text)
+    """A JSON object, with None for NaN and infinity, which JSON does not have. Raises ValueError for anything else."""
+    content = json.loads(text, parse_constant=lambda _: None)
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     return content
@@ -125,19 +143,23 @@ def parse_metrics(text: str) -> dict[str, float]:
 
 def parse_classes(text: str) -> tuple[dict[str, str], ...]:
     """The rows of classes.csv. Raises ValueError or KeyError if a row is wrong."""
-    rows = tuple(csv.DictReader(io.StringIO(text)))
-    for row in rows:
-        EMOTIONS.index(row["emotion"])
-        int(row["support"])
-        for rate in ("precision", "recall", "recall_low", "recall_high", "f1"):
-            float(row[rate])
-    return rows
+    return tuple(_parse_class(row) for row in csv.DictReader(io.StringIO(text)))
+
+
+def _parse_class(row: Mapping[str, str]) -> dict[str, str]:
+    """A row of classes.csv in the form in which `metrics.per_class` writes it. A rate without faces is NaN."""
+    rates = {rate: float(row[rate]) for rate in RATES}
+    support = int(row["support"])
+    if not 0 <= support <= MAX_COUNT or any(abs(rate) > 1 for rate in rates.values()):
+        raise ValueError("a row does not contain the scores of an emotion")
+    known = {"split": row.get("split") or "", "emotion": EMOTIONS[EMOTIONS.index(row["emotion"])]}
+    return known | {"support": str(support)} | {name: str(rate) for name, rate in rates.items()}
 
 
 def parse_history(text: str) -> tuple[dict[str, float], ...]:
     """The rows of history.csv. Raises ValueError if a value is not a number."""
     rows = tuple({key: float(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(text)))
-    if any("epoch" not in row for row in rows):
+    if any(not 0 <= row.get("epoch", math.nan) <= MAX_COUNT for row in rows):
         raise ValueError("it has no epochs")
     return rows
 

@@ -23,13 +23,15 @@ def find_revision(reference: str, project: Path) -> str | None:
     from dvc.exceptions import DvcException  # DVC takes a second to import
     from dvc.repo import Repo
     from dvc.scm import resolve_rev
+    from scmrepo.exceptions import SCMError
 
     if reference.startswith("-"):
         return None
     try:
         with Repo(str(project)) as repo:
-            return str(resolve_rev(repo.scm, reference))
-    except DvcException:  # also without git
+            found = resolve_rev(repo.scm, reference)
+            return str(repo.scm.resolve_rev(f"{found}^{{commit}}"))  # not a file or a folder
+    except (DvcException, SCMError, ValueError):  # also without git; ValueError: git cannot parse it
         return None
 
 
@@ -72,11 +74,11 @@ def _origin(reference: str, revision: str | None, files: Any) -> Origin:
 
 def _knows(git: Any, reference: str) -> bool:
     """Whether git itself knows the reference."""
-    from scmrepo.exceptions import RevError
+    from scmrepo.exceptions import SCMError
 
     try:
         return bool(git.resolve_rev(reference))
-    except RevError:
+    except (SCMError, ValueError):
         return False
 
 
@@ -126,7 +128,7 @@ def _text(files: Any, path: str) -> str:
 
 def _params(lock: str) -> dict[str, Any]:
     """The settings with which the stages were run; {} if dvc.lock cannot be read."""
-    with suppress(ConfigError, LookupError, TypeError, AttributeError):
+    with suppress(ConfigError, LookupError, TypeError, ValueError, AttributeError):
         sections: dict[str, Any] = {}
         for stage in parse_yaml(lock, "dvc.lock")["stages"].values():
             for values in stage.get("params", {}).values():

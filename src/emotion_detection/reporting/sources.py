@@ -118,7 +118,7 @@ def _tagged_scores(tags: Mapping[str, str]) -> dict[str, float]:
     for key in pretrained.SCORE_TAGS:
         with suppress(KeyError, ValueError):
             scores[key] = float(tags[key])
-    return scores
+    return {key: score for key, score in scores.items() if math.isfinite(score)}
 
 
 def read_run_results(origin: Origin, run: "RecordedRun", version_tags: Mapping[str, str]) -> Results:
