@@ -61,6 +61,14 @@ def test_other_prepared_data_is_the_first_cause(outputs):
     assert result["reasons"][0] == "the prepared data has the digest 333333333333 instead of 111111111111"
 
 
+def test_digest_that_is_not_recorded_is_no_difference(outputs):
+    write_linear(outputs["model"], weight=1.001)
+    record = RECORD | {"data": {"digest": None, "dvc_md5": "2.dir"}}
+    result = command.compare(VERSION, record, outputs, [])
+    assert result["verdict"] == "equivalent"
+    assert result["reasons"][0] == "the digest of the prepared data is not recorded"
+
+
 def fake(monkeypatch, tmp_path, outputs, incomplete=(), findings=()):
     """Replace the checkout and the training; returns the list of trainings."""
     trainings = []

@@ -14,6 +14,7 @@ from emotion_detection.commands.lineage import format_record
 from emotion_detection.errors import StoreError, UsageError
 from emotion_detection.experiments import lineage as records
 from emotion_detection.experiments import runs
+from emotion_detection.experiments.provenance import origin
 from emotion_detection.experiments.references import shipped_facts
 from emotion_detection.inference import pretrained
 
@@ -150,6 +151,50 @@ def test_recorded_facts_are_shown(project):
         assert words in text
 
 
+def test_changes_before_a_commit_are_gone_when_the_training_goes_on(project):
+    (project / "new.py").write_text("1\n")
+    (project / "film.bin").write_bytes(bytes(6_000_000))
+    first = origin({}, project)
+    run_id = train(**first.tags)
+    with runs.start_run(run_id) as run:
+        run.log_contents(first.files)
+    assert look_up(run_id, project)["code"]["patch"]
+    commit_all(project)
+    second = origin({}, project)
+    with runs.start_run(run_id, tags=second.tags) as run:
+        run.log_contents(second.files)
+    code = look_up(run_id, project)["code"]
+    assert (code["dirty"], code["patch"], code["left_out"]) == (False, None, [])
+    assert mlflow.MlflowClient().get_run(run_id).data.tags["code_left_out"] == ""
+
+
+def test_json_of_values_that_json_does_not_have(project, capsys):
+    params = {"a": "...", "b": "{1, 2}", "c": "b'x'", "d": "1e999", "e": "{1: 2}", "f": [(1, 2)], "g": {"h": None}}
+    run_id = train(params=params)
+    mlflow.MlflowClient().log_metric(run_id, "val_loss", float("nan"))
+    cli.main(["lineage", run_id, "--json"])
+
+    def refuse(name):
+        raise ValueError(name)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["metrics"]["val"]["loss"] is None
+    stored = {"a": "...", "b": "{1, 2}", "c": "b'x'", "d": None, "e": "{1: 2}", "f": [[1, 2]]}
+    assert stored.items() <= {key.removeprefix("train."): value for key, value in found["params"].items()}.items()
+    assert project.is_dir()
+
+
+def test_control_characters_are_not_printed(project):
+    makers = [{"name": "\x1b[2Jteacher\nsecond", "note": "\x1b]0;title\x07"}]
+    weights = [{"kind": "initial_weights", "path": "\x1bw.npz", "sha256": None, "made_by": makers}]
+    run_id = train(
+        "\x1b[31mred", params={"note": "\x1b[0m\u202e"}, files={"parents.json": weights}, command="dvc\x1b[H\x9b1m"
+    )
+    lines = list(format_record(look_up(run_id, project)))
+    assert all(line.isprintable() for line in lines)
+    assert any("[2Jteacher second" in line for line in lines)
+
+
 def test_run_without_records_is_described(project):
     with runs.start_run() as run:
         pass
@@ -206,6 +251,29 @@ def test_damaged_parents_are_ignored(project):
     found = look_up(train(files={"parents.json": damaged, "environment.json": [1]}), project)
     assert [(one["path"], one["made_by"]) for one in found["parents"]] == [("s.npz", []), ("p", [])]
     assert "s.npz" in "\n".join(format_record(found))
+
+
+def test_parents_with_values_of_another_type_are_described(project, capsys):
+    damaged = [
+        {"kind": ["k"], "path": "p"},
+        {"kind": "k", "path": 5},
+        {"kind": "k", "path": "p", "sha256": 5, "made_by": [{"run_id": 5, "name": ["n"], "sha256": {}, "parents": 5}]},
+        {"kind": "k", "path": "q", "made_by": [{"name": "n", "parents": [{"kind": "k", "path": "r", "made_by": 7}]}]},
+    ]
+    run_id = train(files={"parents.json": damaged})
+    assert [one["path"] for one in look_up(run_id, project)["parents"]] == ["p", "q"]
+    cli.main(["lineage", run_id, "--figure", str(project / "family.png")])
+    assert "k q" in capsys.readouterr().out
+
+
+def test_digests_that_are_none_do_not_become_filters(project):
+    other = train("other", onnx_sha256="e" * 64)
+    for text in ("' OR '", "x' or tags.git_commit = 'y", "%", "\\'"):
+        maker = {"run_id": text, "sha256": text}
+        parent = {"kind": "initial_weights", "path": "w.npz", "sha256": text, "made_by": [maker]}
+        found = look_up(train(files={"parents.json": [parent]}, onnx_sha256=text, parents=other), project)
+        assert found["parents"][0]["made_by"] == [maker]
+        assert found["children"] == []
 
 
 def test_model_that_is_its_own_ancestor_ends(project):

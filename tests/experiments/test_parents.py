@@ -49,6 +49,42 @@ def test_file_next_to_initial_weights_says_who_made_them(tmp_path):
     assert model["parents"] == [missing | {"sha256": None, "made_by": []}]
 
 
+def told(tmp_path, models):
+    """The models that a file next to initial weights names."""
+    path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
+    path.with_suffix(".json").write_text(json.dumps({"made_by": models}))
+    (parent,) = parents({"initial_weights": path.name}, tmp_path)
+    return parent["made_by"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "known"),
+    [
+        ({"name": "a", "parents": None}, {"name": "a"}),
+        ({"name": "a", "parents": 5}, {"name": "a"}),
+        ({"name": "a", "parents": [5, {"kind": "k", "path": 5}, {"kind": ["k"], "path": "p"}]}, {"name": "a"}),
+        ({"sha256": ["x"], "run_id": 5, "name": "a", "other": "b"}, {"name": "a"}),
+    ],
+    ids=repr,
+)
+def test_values_of_another_type_are_ignored(tmp_path, entry, known):
+    assert told(tmp_path, [entry]) == [known | {"parents": []}]
+
+
+def test_models_without_digest_and_run_stay_apart(tmp_path):
+    assert [one["name"] for one in told(tmp_path, [{"name": "a"}, {"name": "b"}])] == ["a", "b"]
+
+
+def test_file_that_cannot_be_read_is_a_parent_without_a_digest(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    (tmp_path / "weights.npz").write_bytes(b"1")
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    (parent,) = parents({"initial_weights": "weights.npz"}, tmp_path)
+    assert parent["sha256"] is None
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"made_by": 1}', '{"made_by": [1]}', '{"made_by": [{"parents": [{}]}]}', "[" * 9999]
 )

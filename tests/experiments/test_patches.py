@@ -1,8 +1,13 @@
 """The patch of a run makes the tree that really ran, and contains neither large files nor secrets."""
 
+import io
+import json
 import shutil
+import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.support.repositories import commit_all, git
 
 from emotion_detection.experiments import patches
@@ -118,6 +123,123 @@ def test_file_with_a_secret_is_left_out_and_named(repository, monkeypatch, conte
     assert b"other.py" in state.patch
     assert SECRET.encode() not in state.patch
     assert b"abcdef123456" not in state.patch
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"x" * 9000 + b"\n\0\npassword=hunter2secret\n", "password=hunter2secret\n".encode("utf-16")],
+    ids=["late NUL", "UTF-16"],
+)
+def test_secret_is_found_in_what_only_looks_binary(repository, content):
+    (repository / "settings.txt").write_bytes(content)
+    state = code_state(repository)
+    assert state.left_out == ("settings.txt (its new lines may contain a secret)",)
+    assert b"hunter2secret" not in state.patch
+
+
+def test_binary_file_is_not_searched_for_patterns_of_secrets(repository):
+    (repository / "weights.bin").write_bytes(b"\0" * 9000 + b"\npassword=hunter2secret\n")
+    assert code_state(repository).left_out == ()
+
+
+def picture(format_="PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(stream, format_)
+    return stream.getvalue()
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as writer:
+        writer.writestr("face.png", picture())
+    return stream.getvalue()
+
+
+def faces(**arrays) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+PEOPLE = {
+    "selfie.jpg": b"1",
+    "selfie": picture("JPEG"),
+    "clip.MP4": b"1",
+    "clip": b"\0\0\0\x18ftypisom" + bytes(20),
+    "photos.tar.gz": b"1",
+    "photos": archive(),
+    "faces.npz": faces(images=np.zeros((2, 48, 48), np.uint8)),
+    "faces.csv": b"emotion,pixels,Usage\n0,12 34 56,Training\n",
+    "report.html": b'<img src="data:image/png;base64,iVBORw0KGgo=">',
+    "windows.html": '<img src="data:image/png;base64,iVBORw0KGgo=">'.encode("utf-16"),
+    "page.json": b'{"src": "data:image\\/jpeg;base64,/9j/4AAQ"}',
+    "look.ipynb": json.dumps({"outputs": [{"data": {"image/png": "iVBORw0KGgo="}}]}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+@pytest.mark.parametrize("staged", [False, True])
+def test_new_file_that_may_show_people_is_left_out_and_named(repository, name, staged):
+    (repository / name).write_bytes(PEOPLE[name])
+    (repository / "other.py").write_text("other\n")
+    if staged:
+        git(repository, "add", name)
+    state = code_state(repository)
+    assert state.left_out == (f"{name} (may show people)",)
+    assert left_out(state.patch) == [f"{name} (may show people)"]
+    assert b"other.py" in state.patch
+    assert name.encode() not in state.patch.partition(b"diff --git")[2]
+    assert applies(state.patch, state.commit, repository)
+
+
+def test_code_about_pictures_and_weights_are_kept(repository):
+    (repository / "page.py").write_text('f"data:image/png;base64,{text}"\nname = "data:image/png;base64," + text\n')
+    (repository / "page.ts").write_text("const page = 1\n")
+    (repository / "weights.npz").write_bytes(faces(kernel=np.zeros((3, 3, 1), np.float16)))
+    state = code_state(repository)
+    assert state.left_out == ()
+    assert b"weights.npz" in state.patch
+
+
+def test_changed_file_of_the_commit_is_kept_with_its_pictures(repository):
+    (repository / "page.html").write_text('<img src="data:image/png;base64,iVBORw0KGgo=">\n')
+    commit_all(repository)
+    (repository / "page.html").write_text('<p>\n<img src="data:image/png;base64,iVBORw0KGgo=">\n')
+    assert code_state(repository).left_out == ()
+
+
+def test_file_that_cannot_be_read_is_named(repository, monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    (repository / "locked.py").write_text("1\n")
+    monkeypatch.setattr(type(repository), "read_bytes", refuse)
+    assert code_state(repository).left_out == ("locked.py (it cannot be read)",)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "diff.noprefix=true", "diff.mnemonicPrefix=true", "diff.context=0", "diff.renames=copies", "color.ui=always",
+        "diff.external=false", "diff.submodule=log", "diff.suppressBlankEmpty=true", "core.quotePath=false",
+        "diff.interHunkContext=9", "diff.relative=true", "diff.srcPrefix=x/", "apply.whitespace=error",
+    ],
+)  # fmt: skip
+def test_patch_applies_whatever_the_settings_of_the_user_are(repository, setting):
+    change(repository)
+    (repository / "src" / "code.py").write_text("first = 1 \n\n\n\nlast = 3\n")
+    expected = code_state(repository)
+    git(repository, "config", *setting.split("="))
+    state = code_state(repository)
+    assert state.tree == expected.tree
+    assert applies(state.patch, state.commit, repository)
+
+
+def test_context_of_the_environment_does_not_change_the_patch(repository, monkeypatch):
+    change(repository)
+    expected = code_state(repository).patch
+    monkeypatch.setenv("GIT_DIFF_OPTS", "--unified=0")
+    assert code_state(repository).patch == expected
 
 
 def test_secret_in_an_unchanged_line_empties_the_patch(repository, monkeypatch):

@@ -76,13 +76,16 @@ def test_dvc_experiment_is_tagged(monkeypatch):
 
 
 @pytest.mark.usefixtures("repository")
-def test_origin_of_a_clean_tree_has_no_patch(repository):
+def test_origin_of_a_clean_tree_has_an_empty_patch(repository):
+    """A training that goes on after a commit replaces the patch and the tag of its start."""
     found = origin({}, repository)
-    assert found.files.keys() == {"environment.json", "parents.json"}
+    assert found.files.keys() == {"environment.json", "parents.json", "code/changes.patch"}
+    assert found.files["code/changes.patch"] == b""
+    assert found.tags["code_left_out"] == ""
     assert json.loads(found.files["parents.json"]) == []
     assert found.tags["code_tree"] == git("rev-parse", "HEAD^{tree}")
     assert provenance().items() <= found.tags.items()
-    assert not {"parents", "code_left_out"} & found.tags.keys()
+    assert "parents" not in found.tags
 
 
 def test_origin_of_a_changed_tree_has_a_patch_and_names_what_it_lacks(repository):
@@ -102,7 +105,9 @@ def test_origin_has_the_digests_of_the_parents(repository):
 
 
 def test_origin_outside_of_a_repository_has_no_code(folder):
-    assert "code_tree" not in origin({}, folder).tags
+    found = origin({}, folder)
+    assert not {"code_tree", "code_left_out"} & found.tags.keys()
+    assert "code/changes.patch" not in found.files
 
 
 def test_environment_is_recorded_with_its_digest(folder):

@@ -20,6 +20,7 @@ from emotion_detection.experiments import dvc_data, reproduction, runs
 from emotion_detection.experiments.environment import environment
 from emotion_detection.experiments.patches import code_state
 from emotion_detection.experiments.recorded import plain_value
+from emotion_detection.experiments.repository import git_bytes
 from emotion_detection.experiments.reproduction import check_record, checkout, preflight, weight_difference
 
 
@@ -105,6 +106,50 @@ def test_checkout_is_removed_at_the_end_and_after_an_error(record, project):
         fail()
     assert not places[0].exists()
     assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_checkout_leaves_other_worktrees_alone(record, project, tmp_path):
+    """Also one whose folder is absent, as that of a disk that is not mounted."""
+    git(project, "worktree", "add", "--detach", str(tmp_path / "other"))
+    (tmp_path / "other").rename(tmp_path / "unmounted")
+    with checkout(record, project):
+        pass
+    assert str(tmp_path / "other") in git(project, "worktree", "list")
+
+
+def test_checkout_runs_no_hook(record, project, tmp_path):
+    hook = project / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    hook.chmod(0o755)
+    with checkout(record, project) as folder:
+        assert folder.is_dir()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_worktree_is_removed_if_a_signal_arrives_while_it_is_made(record, project, monkeypatch):
+    def interrupted(*arguments, **options):
+        git_bytes(*arguments, **options)
+        if "add" in arguments:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduction, "git_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt), checkout(record, project):
+        pass
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_checkout_of_a_killed_process_is_removed_and_one_in_use_is_not(record, project, tmp_path):
+    abandoned = tmp_path / "reproduce-1" / "project"
+    git(project, "worktree", "add", "--detach", str(abandoned))
+    (abandoned.parent / "reproduce.lock").touch()
+    own = tmp_path / "reproduce-2" / "project"  # of the user
+    git(project, "worktree", "add", "--detach", str(own))
+    with checkout(record, project) as first, checkout(record, project):
+        assert first.is_dir()
+        assert not abandoned.parent.exists()
+    assert own.is_dir()
+    assert git(project, "worktree", "list").count("\n") == 1
 
 
 def test_checkout_has_the_changes_of_the_run(record, project, monkeypatch):
@@ -212,6 +257,19 @@ def test_parent_that_git_does_not_track_is_copied(record, project):
         assert (folder / "untracked.npz").read_bytes() == b"1"
 
 
+@pytest.mark.parametrize("path", ["../outside.npz", "ABSOLUTE", 5, None, "a\0b", "link/outside.npz"])
+def test_path_outside_of_the_project_blocks_and_is_not_written(record, project, tmp_path, path):
+    (project / "link").symlink_to(tmp_path)
+    record["code"]["commit"] = commit_all(project)
+    (tmp_path / "outside.npz").write_bytes(b"1")
+    record["parents"][0]["path"] = str(tmp_path / "outside.npz") if path == "ABSOLUTE" else path
+    with checkout(record, project) as folder:
+        (finding,) = preflight(record, folder, project)
+        assert not (folder.parent / "outside.npz").exists()
+    assert (finding.subject, finding.blocks) == ("parents", True)
+    assert "is no file of the project" in finding.text
+
+
 def test_other_version_of_a_library_is_named(record, project):
     (project / "requirements.lock").write_text("numpy==0.1\n")
     record["code"]["commit"] = commit_all(project)
@@ -250,6 +308,21 @@ def test_patch_that_does_not_fit_blocks(record, project, monkeypatch):
     (finding,) = check_record(record, project)
     assert finding.blocks
     assert "do not fit" in finding.text
+
+
+def test_version_without_a_run_blocks(record, project):
+    record["run"] = None
+    (finding,) = check_record(record, project)
+    assert finding.blocks
+    assert "no run" in finding.text
+
+
+def test_empty_patch_of_changed_files_blocks(record, project, monkeypatch):
+    monkeypatch.setattr(reproduction, "read_bytes", lambda *_: b"")
+    assert check_record(record, project) == []
+    record["code"]["dirty"] = True
+    (finding,) = check_record(record, project)
+    assert finding.blocks
 
 
 def test_incomplete_patch_is_named(record, project):

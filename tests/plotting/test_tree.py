@@ -17,3 +17,8 @@ def test_figure_grows_with_the_tree(tmp_path):
     sizes = [Image.open(tmp_path / name).size for name in ("alone.png", "tree.png")]
     assert sizes[0][0] < sizes[1][0]
     assert sizes[0][1] < sizes[1][1]
+
+
+def test_names_are_no_formulas(tmp_path):
+    draw_tree(Node(r"$\frac$", (r"$\nothing{$",)), tmp_path / "one.png", title=r"$\frac$")
+    assert (tmp_path / "one.png").is_file()

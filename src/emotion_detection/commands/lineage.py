@@ -1,6 +1,7 @@
 """Print where a model comes from, and what was made from it."""
 
 import json
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,11 +51,26 @@ def lineage(
         from emotion_detection.plotting.tree import draw_tree
 
         draw_tree(ancestry(record), figure, title=f"Ancestry of {reference}")
-    print(json.dumps(record, indent=2) if as_json else "\n".join(format_record(record)))
+    lines = [json.dumps(_finite(record), indent=2, allow_nan=False)] if as_json else format_record(record)
+    print("\n".join(lines))
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_record(record: Mapping[str, Any]) -> Iterator[str]:
-    """The lines for a terminal."""
+    """The lines for a terminal, without characters that control it."""
+    for line in _lines(record):
+        yield "".join(one if one.isprintable() else " " * one.isspace() for one in line)
+
+
+def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield _title(record)
     for name, text in (
         ("run", _run(record["run"])),

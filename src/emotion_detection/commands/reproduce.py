@@ -75,12 +75,12 @@ def compare(
     if not difference:
         return {"verdict": IDENTICAL, "reasons": []}
     digest, expected = read_json(outputs["report"], "digest")["digest"], record["data"]["digest"]
-    causes = (
-        [f"the prepared data has the digest {digest[:12]} instead of {expected[:12]}"] if digest != expected else []
-    )
+    is_other = expected is not None and digest != expected
+    causes = [f"the prepared data has the digest {digest[:12]} instead of {expected[:12]}"] if is_other else []
+    causes += ["the digest of the prepared data is not recorded"] if expected is None else []
     causes += [f"{one.subject}: {one.text}" for one in findings]
     verdict, scores = _scores(original, outputs, reproduction.seed_scores(record))
-    return {"verdict": DIFFERENT if digest != expected else verdict, "reasons": [*causes, difference, scores]}
+    return {"verdict": DIFFERENT if is_other else verdict, "reasons": [*causes, difference, scores]}
 
 
 def _scores(original: Path, outputs: Mapping[str, Path], seeds: Sequence[float]) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """All that is recorded about where a model comes from, as plain values, and what was made from it."""
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ import mlflow
 from emotion_detection.config import flatten
 from emotion_detection.experiments import registry
 from emotion_detection.experiments.ledger import history
-from emotion_detection.experiments.parents import parents
+from emotion_detection.experiments.parents import parents, valid_parents
 from emotion_detection.experiments.patches import left_out
 from emotion_detection.experiments.provenance import ENVIRONMENT, MODEL_DIGEST, PARENTS, PATCH, WEIGHTS_DIGEST
 from emotion_detection.experiments.recorded import plain_value
@@ -25,6 +26,7 @@ SHIPPED_REPORT = "pretrained/run.json"  # of a model that was shipped
 DATA_REPORT = "data/data_report.json"
 SPLITS = ("test_clean", "test", "val")  # prefixes of metrics, the longest first
 MAX_DEPTH = 10  # of an ancestry
+HEX = re.compile("[0-9a-f]+")  # digests and IDs, as far as they may become a part of a filter
 Record = dict[str, Any]
 
 
@@ -89,7 +91,7 @@ def read_artifact(run_id: str | None, path: str) -> Any:
 
 
 def _run(run_id: str | None) -> mlflow.entities.Run | None:
-    if not run_id or not search_runs(f"attributes.run_id = '{run_id}'"):
+    if not run_id or not HEX.fullmatch(run_id) or not search_runs(f"attributes.run_id = '{run_id}'"):
         return None
     with translate_errors():
         return mlflow.MlflowClient().get_run(run_id)
@@ -144,13 +146,13 @@ def _code(tags: Mapping[str, str], run_id: str | None, project: Path) -> Record 
     commit = tags.get("git_commit") or tags.get("mlflow.source.git.commit")
     if not commit:
         return None
-    patch = read_bytes(run_id, PATCH)
+    patch = read_bytes(run_id, PATCH)  # empty without changes
     return {
         "commit": commit,
         "is_here": has_commit(commit, project),
         "dirty": {"true": True, "false": False}.get(tags.get("git_dirty", "")),
         "tree": tags.get("code_tree"),
-        "patch": PATCH if patch is not None else None,
+        "patch": PATCH if patch else None,
         "left_out": left_out(patch or b""),
     }
 
@@ -187,21 +189,18 @@ def _parents(run_id: str | None, params: Mapping[str, Any], project: Path, depth
         settings = {key.removeprefix("train."): value for key, value in params.items()}
         nested = {"soft_labels": settings.get("distillation.soft_labels")}
         found = parents({"initial_weights": settings.get("initial_weights"), "distillation": nested}, project)
-    found = [one for one in found if isinstance(one, dict) and {"kind", "path"} <= one.keys()]
-    for parent in found:
-        made_by = parent.get("made_by")
-        makers = [one for one in made_by if isinstance(one, dict)] if isinstance(made_by, list) else []
-        parent["made_by"] = [
-            one for one in (_with_run(maker, parent, project, depth) for maker in makers or [{}]) if one
-        ]
-    return found
+    checked = valid_parents(found)
+    for parent in checked:
+        makers = (_with_run(maker, parent, project, depth) for maker in parent["made_by"] or [{}])
+        parent["made_by"] = [one for one in makers if one]
+    return checked
 
 
 def _with_run(model: Record, parent: Record, project: Path, depth: int) -> Record:
     """A model with what the store knows of its run."""
     digests = {MODEL_DIGEST: model.get("sha256"), WEIGHTS_DIGEST: parent.get("sha256")}
-    conditions = [f"tags.`{key}` = '{digest}'" for key, digest in digests.items() if digest]
-    if model.get("run_id"):
+    conditions = [f"tags.`{key}` = '{digest}'" for key, digest in digests.items() if HEX.fullmatch(digest or "")]
+    if HEX.fullmatch(model.get("run_id", "")):
         conditions.insert(0, f"attributes.run_id = '{model['run_id']}'")
     run_id = next((found for condition in conditions for found in search_runs(condition)), None)
     run = _run(run_id)
@@ -217,6 +216,6 @@ def _children(subject: Subject, tags: Mapping[str, str]) -> list[Record]:
     """The runs that started with the weights of this model or learned from its predictions."""
     digests = {subject.onnx_sha256, tags.get(MODEL_DIGEST), tags.get(WEIGHTS_DIGEST)} - {None}
     found: dict[str, str] = {}
-    for digest in sorted(map(str, digests)):
+    for digest in sorted(digest for digest in map(str, digests) if HEX.fullmatch(digest)):
         found |= search_runs(f"tags.parents LIKE '%{digest}%'")
     return [{"run_id": run_id, "name": name} for run_id, name in found.items()]

@@ -63,18 +63,17 @@ def origin(train: Mapping[str, Any], project: Path) -> Origin:
     train: the section of params.yaml as plain values. project: the folder with params.yaml and requirements.lock.
     """
     machine, ancestors, code = environment(project), parents(train, project), code_state(project)
-    files = {ENVIRONMENT: _json(machine), PARENTS: _json(ancestors)}
+    files, left_out = {ENVIRONMENT: _json(machine), PARENTS: _json(ancestors)}, {}
     tags = provenance() | {"environment": environment_digest(machine), "command": command()}
     digests = [one["sha256"] for parent in ancestors for one in (parent, *parent["made_by"]) if one.get("sha256")]
     if digests:
         tags["parents"] = " ".join(digests)[:MAX_TAG]  # by which the runs that come from a model are found
     if code:
         tags["code_tree"] = code.tree
-        if code.patch:
-            files[PATCH] = code.patch
-        if code.left_out:
-            tags["code_left_out"] = ", ".join(code.left_out)[:MAX_TAG]
-    return Origin({key: value for key, value in tags.items() if value}, files)
+        # Also if they are empty: a run that goes on after a commit would keep those of its start.
+        files[PATCH] = code.patch
+        left_out = {"code_left_out": ", ".join(code.left_out)[:MAX_TAG]}
+    return Origin({key: value for key, value in tags.items() if value} | left_out, files)
 
 
 def command() -> str:

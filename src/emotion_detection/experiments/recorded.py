@@ -71,9 +71,20 @@ def _files(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
 
 
 def plain_value(text: str) -> Any:
-    """The Python value that MLflow has stored as text; a tuple becomes a list, any other text stays text."""
+    """The value that MLflow has stored as text; a tuple becomes a list. What JSON does not have stays text."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+    if not _is_plain(value):
+        return text
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON can express a value."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

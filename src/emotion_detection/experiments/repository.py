@@ -5,8 +5,12 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}  # another git may run at the same time
-FORM = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")  # of a patch
+# Another git may run at the same time. The user's options of a patch could make one that does not apply.
+QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_DIFF_OPTS": ""}
+FORM = (  # of a patch, whatever the settings of the user are
+    *("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "-U3", "--submodule=short"),
+)
 
 
 def git_bytes(

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import onnx
+from filelock import FileLock, Timeout
 from packaging.requirements import InvalidRequirement, Requirement
 
 from emotion_detection.config import flatten, same_setting
@@ -36,6 +37,8 @@ SECTIONS = ("prepare.", "train.")  # of params.yaml, which determine the model
 MOST_NAMED = 4
 SEED, SCORE = "train.seed", "val_macro_f1"
 MAX_RUNS = 1000
+PREFIX, WORKTREE, LOCK_FILE = "reproduce-", "project", "reproduce.lock"  # of a temporary checkout
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ def check_record(record: Mapping[str, Any], project: Path) -> list[Finding]:
     if record["release"]:
         recipe = f"train with its recipe, {record['release'].get('recipe')}: `make adopt` and `make repro`"
         return [Finding("code", f"the shipped model was made before its commit: {recipe}", blocks=True)]
-    patch = read_bytes((record["run"] or {}).get("id"), PATCH)
-    if code["dirty"] and patch is None:
+    if record["run"] is None:
+        return [Finding("code", "the version has no run, which would have the changes and the settings", blocks=True)]
+    patch = read_bytes(record["run"]["id"], PATCH)
+    if code["dirty"] and not patch:
         text = f"files differed from the commit {code['commit']}, and the run does not have the changes"
         return [Finding("code", text, blocks=True)]
     if not applies(patch or b"", code["commit"], project):
@@ -71,21 +76,40 @@ def check_record(record: Mapping[str, Any], project: Path) -> list[Finding]:
 def checkout(record: Mapping[str, Any], project: Path) -> Iterator[Path]:
     """A temporary worktree with the code of a version: its commit and its changes. It shares DVC's cache.
 
-    Raises StoreError if git cannot make it.
+    First it removes those of processes that were killed. Raises StoreError if git cannot make it.
     """
+    _remove_abandoned(project)
     commit, patch = record["code"]["commit"], read_bytes(record["run"]["id"], PATCH) or b""
-    with tempfile.TemporaryDirectory(prefix="reproduce-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve() / "project"
-        added = git_bytes("worktree", "add", "--detach", "--force", str(folder), commit, folder=project)
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name,
+        FileLock(Path(name).resolve() / LOCK_FILE),
+    ):
+        folder = Path(name).resolve() / WORKTREE
         try:
+            added = git_bytes(*NO_HOOKS, "worktree", "add", "--detach", "--force", str(folder), commit, folder=project)
             if added is None or not apply(patch, folder):
                 raise StoreError(
                     f"git cannot check out {commit} with the changes of its run: check `git worktree list`"
                 )
             yield folder / git("rev-parse", "--show-prefix", folder=project)
         finally:
-            git_bytes("worktree", "remove", "--force", str(folder), folder=project)
-            git_bytes("worktree", "prune", folder=project)
+            _remove_worktree(folder, project)
+
+
+def _remove_worktree(folder: Path, project: Path) -> None:
+    """Remove a worktree with its entry in the repository, also one that git has not completed and so has locked."""
+    git_bytes("worktree", "remove", "--force", "--force", str(folder), folder=project)
+
+
+def _remove_abandoned(project: Path) -> None:
+    """Remove the checkouts of this repository whose process was killed. One that runs holds its lock."""
+    for line in git("worktree", "list", "--porcelain", folder=project).splitlines():
+        folder = Path(line.removeprefix("worktree "))
+        is_own = folder.name == WORKTREE and folder.parent.name.startswith(PREFIX)
+        if is_own and (folder.parent / LOCK_FILE).is_file():
+            with suppress(OSError, Timeout), FileLock(folder.parent / LOCK_FILE, timeout=0):
+                _remove_worktree(folder, project)
+                shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def preflight(record: Mapping[str, Any], folder: Path, project: Path) -> list[Finding]:
@@ -170,6 +194,9 @@ def _check_parents(parents: list[dict[str, Any]], folder: Path, project: Path) -
 
     findings = []
     for parent in parents:
+        if not _is_inside(parent.get("path"), folder):
+            findings.append(Finding("parents", f"{shorten(ascii(parent.get('path')))} is no file of the project", True))
+            continue
         expected = parent.get("sha256")
         here = describe_parent(parent["kind"], parent["path"], folder)["sha256"]
         original = project / parent["path"]
@@ -181,6 +208,16 @@ def _check_parents(parents: list[dict[str, Any]], folder: Path, project: Path) -
         elif expected and here != expected:
             findings.append(Finding("parents", f"{parent['path']} has another content (SHA-256 {here})", True))
     return findings
+
+
+def _is_inside(path: object, folder: Path) -> bool:
+    """Whether a recorded path, which anyone who writes to the store can choose, is below a folder."""
+    if not isinstance(path, str):
+        return False
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+        return False
 
 
 def _check_libraries(folder: Path) -> list[Finding]:

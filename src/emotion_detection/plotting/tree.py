@@ -46,13 +46,13 @@ def draw_tree(root: Node, path: Path, *, title: str) -> None:
         axes = figure.subplots()
         axes.set(xlim=(-0.1, columns * COLUMN_IN), ylim=(height_in + 0.1, -0.1), xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
         for node, depth, top_in, branches in placed:
             left_in = (columns - 1 - depth) * COLUMN_IN
             middle_in = top_in + _height(node) / 2
             axes.text(
                 left_in + BOX_IN / 2, middle_in, "\n".join(node.lines), ha="center", va="center", fontsize=7,
-                linespacing=1.2,
+                linespacing=1.2, parse_math=False,
             )  # fmt: skip
             edge = GRAY if depth else BLUE
             axes.add_patch(Rectangle((left_in, top_in), BOX_IN, _height(node), fill=False, edgecolor=edge))
