@@ -126,7 +126,16 @@ def home(tmp_path_factory, migrated_store):
 @pytest.fixture(scope="module")
 def address(home):
     with running_demo(home) as (_, url, log):
-        wait_for(lambda: get(f"{url}/serving")["message"] == "", "the registry's champion", START_S)
+        messages: list[str] = []
+
+        def is_served() -> bool:
+            messages.append(get(f"{url}/serving")["message"])
+            return messages[-1] == ""
+
+        try:
+            wait_for(is_served, "the registry's champion", START_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the demo says {messages[-1]!r}: {log.read_text()}") from None
         yield url
         assert "FOREIGN" not in log.read_text()
 

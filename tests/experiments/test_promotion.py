@@ -197,7 +197,8 @@ def test_aliases_of_a_model_have_one_history(client):
 
 def test_process_that_slept_does_not_leave_its_old_move_in_place(client, monkeypatch):
     accept(1)
-    asleep, set_alias = [], promotion._set_alias
+    asleep: list[Move] = []
+    set_alias = promotion._set_alias
 
     def sleep_once(name, move):
         if move.target == 2 and not asleep:  # others act before this process sets the alias
@@ -216,7 +217,8 @@ def test_process_that_slept_does_not_leave_its_old_move_in_place(client, monkeyp
 def test_rollback_is_about_the_version_that_the_user_saw(client, monkeypatch):
     accept(1)
     accept(2)
-    append, raced = ledger.append, []
+    append = ledger.append
+    raced: list[bool] = []
 
     def lose_once(*arguments):
         if not raced:

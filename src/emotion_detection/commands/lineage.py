@@ -163,7 +163,8 @@ def _data(data: Mapping[str, Any] | None) -> str:
 def _environment(found: Mapping[str, Any] | None) -> str:
     if not isinstance(found, Mapping):
         return ""
-    packages = ", ".join(f"{name} {version}" for name, version in found.get("packages", {}).items())
+    stored = found.get("packages")
+    packages = ", ".join(f"{name} {version}" for name, version in (stored if isinstance(stored, dict) else {}).items())
     lock = str(found.get("requirements_lock") or UNKNOWN)[:12]
     machine = ", ".join(str(found.get(key)) for key in ("platform", "cpu"))
     return f"Python {found.get('python')}, {packages}, requirements.lock {lock}, {machine}, {found.get('cores')} cores"

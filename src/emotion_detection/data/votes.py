@@ -26,7 +26,7 @@ from emotion_detection.errors import DataError, shorten
 ROW, FILE = "image name", "file"  # the columns that tell which face a row belongs to
 SUPPORTED = f"FER+'s fer2013new.csv for tables, or a table with the columns file,{','.join(VOTE_CLASSES)} for images"
 IMAGE_NAME = re.compile(r"fer(\d{7})\.png")
-MAX_TABLE_BYTES = 16 << 20  # fer2013new.csv has 1.6 MB
+MAX_TABLE_BYTES = 8 << 20  # fer2013new.csv has 1.6 MB
 MAX_TABLES = 100
 MAX_ROWS = 100_000
 MAX_VOTES = 255  # of one class for one face; FER+ has ten raters

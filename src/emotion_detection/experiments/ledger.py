@@ -8,7 +8,7 @@ import getpass
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -115,7 +115,15 @@ def append(ledger: Ledger, move: Move) -> Entry | None:
 
 def mark_applied(ledger: Ledger, number: int) -> None:
     """Note that the entry's alias has been moved."""
-    mlflow.MlflowClient().set_tag(ledger.run_id, APPLIED, str(number))
+    upsert(lambda: mlflow.MlflowClient().set_tag(ledger.run_id, APPLIED, str(number)))
+
+
+def upsert(write: Callable[[], object]) -> None:
+    """Set something in the store. If two processes set it for the first time, MLflow fails in one: it tries again."""
+    try:
+        write()
+    except MlflowException:
+        write()
 
 
 def _find(name: str) -> mlflow.entities.Run | None:

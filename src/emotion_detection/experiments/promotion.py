@@ -230,7 +230,7 @@ def _set_alias(name: str, move: Move) -> None:
     client = mlflow.MlflowClient()
     if move.target not in _existing(name):  # None, or deleted since: the alias is then entered as it is
         return
-    client.set_registered_model_alias(name, move.alias, str(move.target))
+    ledger.upsert(lambda: client.set_registered_model_alias(name, move.alias, str(move.target)))
     holders = " ".join(_describe(name, alias, number) for alias, number in sorted(_aliases(name).items()))
     client.update_registered_model(
         name, f"{holders} Answers the probability of each emotion for faces of 48x48 pixels."
