@@ -65,12 +65,12 @@ class UploadFolder:
         in_use = {Path(file.path) for file in psutil.Process().open_files()}  # a long video may be read for hours
         for path, info in self._files():
             is_partial = path.parent == self.received  # Gradio moves a complete upload into a subfolder
-            if path not in in_use and now - info.st_mtime > (PARTIAL_S if is_partial else KEEP_S):
+            if path not in in_use and now - _changed_s(info) > (PARTIAL_S if is_partial else KEEP_S):
                 with suppress(OSError):
                     path.unlink()
         for folder in sorted(self.path.rglob("*"), reverse=True):
             with suppress(OSError):
-                if folder.is_dir() and folder != self.received and now - folder.stat().st_mtime > KEEP_S:
+                if folder.is_dir() and folder != self.received and now - _changed_s(folder.stat()) > KEEP_S:
                     folder.rmdir()  # fails if it is not empty
 
     def close(self) -> None:
@@ -90,6 +90,14 @@ class UploadFolder:
     def _sweep_repeatedly(self) -> None:
         while not self._closing.wait(SWEEP_EVERY_S):
             self.sweep()
+
+
+def _changed_s(info: os.stat_result) -> float:
+    """When a file was written or put here, in seconds since 1970.
+
+    A copy keeps the st_mtime of its original: MLflow's copy of the shipped model would be deleted as an old file.
+    """
+    return max(info.st_mtime, info.st_ctime)
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -1,6 +1,7 @@
 """The folder of uploaded videos: private, bounded, and emptied at the start, by time and at the end."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,14 @@ import pytest
 
 import uploads
 from uploads import KEEP_S, LOCK, PARTIAL_S, PREFIX, UploadFolder
+
+CHANGED_S = uploads._changed_s
+
+
+@pytest.fixture(autouse=True)
+def age_is_that_of_utime(monkeypatch):
+    """os.utime makes files old for these tests, but not their st_ctime."""
+    monkeypatch.setattr(uploads, "_changed_s", lambda info: info.st_mtime)
 
 
 @pytest.fixture
@@ -60,6 +69,17 @@ def test_old_files_and_broken_off_uploads_are_swept(folder):
     folder.sweep(now=time.time() + 2 * KEEP_S)
     folder.sweep(now=time.time() + 4 * KEEP_S)
     assert sorted(folder.path.rglob("*")) == [folder.path / LOCK, folder.received]
+
+
+def test_new_copy_of_an_old_file_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "_changed_s", CHANGED_S)
+    original = write(tmp_path / "original" / "model.onnx", age_s=2 * KEEP_S)
+    copy = folder.path / "tmp-mlflow" / "model.onnx"
+    shutil.copytree(original.parent, copy.parent)  # keeps the times
+    folder.sweep()
+    assert copy.exists()
+    folder.sweep(now=time.time() + 2 * KEEP_S)
+    assert not copy.exists()
 
 
 def test_file_that_is_read_is_kept(folder):
