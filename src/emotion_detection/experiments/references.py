@@ -117,10 +117,14 @@ def versions_where(condition: str) -> tuple[registry.Version, ...]:
 
 def search_runs(condition: str) -> dict[str, str]:
     """The names of runs with this condition of MLflow, by their IDs, newest first; trials of searches too."""
+    return {run.info.run_id: run.info.run_name or "" for run in read_runs(condition)}
+
+
+def read_runs(condition: str) -> list[mlflow.entities.Run]:
+    """The newest runs with this condition of MLflow, from all experiments. Raises StoreError if they cannot be read."""
     with translate_errors():
         experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]  # of all pages
-        found = mlflow.MlflowClient().search_runs(experiments, condition, max_results=MAX_RUNS)
-    return {run.info.run_id: run.info.run_name or "" for run in found}
+        return list(mlflow.MlflowClient().search_runs(experiments, condition, max_results=MAX_RUNS))
 
 
 def _candidates(reference: str, project: Path) -> dict[str, str]:

@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import onnx
 from filelock import FileLock, Timeout
@@ -28,15 +27,14 @@ from emotion_detection.experiments.environment import LOCK, environment, environ
 from emotion_detection.experiments.lineage import read_bytes
 from emotion_detection.experiments.patches import applies, apply, code_state
 from emotion_detection.experiments.provenance import PATCH
+from emotion_detection.experiments.references import read_runs
 from emotion_detection.experiments.repository import git, git_bytes
-from emotion_detection.experiments.runs import translate_errors
 from emotion_detection.experiments.store_location import sqlite_uri
 
 STAGES = ("prepare", "train")
 SECTIONS = ("prepare.", "train.")  # of params.yaml, which determine the model
 MOST_NAMED = 4
 SEED, SCORE = "train.seed", "val_macro_f1"
-MAX_RUNS = 1000
 PREFIX, WORKTREE, LOCK_FILE = "reproduce-", "project", "reproduce.lock"  # of a temporary checkout
 NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
@@ -307,10 +305,7 @@ def seed_scores(record: Mapping[str, Any]) -> list[float]:
     digest = (record["data"] or {}).get("digest")
     if not wanted or not digest:
         return []
-    with translate_errors():
-        experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]  # of all pages
-        conditions = f"tags.dataset_digest = '{digest}' and attributes.status = 'FINISHED'"
-        found = mlflow.MlflowClient().search_runs(experiments, conditions, max_results=MAX_RUNS)
+    found = read_runs(f"tags.dataset_digest = '{digest}' and attributes.status = 'FINISHED'")
     alike = [run.data for run in found if wanted.items() <= run.data.params.items()]
     by_seed = {run.params.get(SEED): run.metrics[SCORE] for run in alike if SCORE in run.metrics}
     return sorted(by_seed.values())
