@@ -86,7 +86,7 @@ check: $(INSTALLED) ## check style, formatting, imports and types
 
 lock: ## update requirements.lock after a change of pyproject.toml; needs uv; UPGRADE=--upgrade updates all versions
 	@command -v uv >/dev/null || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }
-	@uv pip compile pyproject.toml --universal --python-version 3.10 --extra train --extra demo --extra dev \
+	@uv pip compile pyproject.toml --universal --python-version 3.10 --extra train --extra demo --extra serve --extra batch --extra dev \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) --output-file $(LOCK)
 
 # A virtual environment belongs to its folder: a moved one does not start, and a copied one runs the original's code.
