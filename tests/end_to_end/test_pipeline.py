@@ -151,7 +151,10 @@ def test_only_code_that_can_change_a_result_makes_a_stage_stale(project):
 
 def test_readme_experiments_are_runs_with_their_names_in_one_store(project):
     before = {run.info.run_id for run in project.runs()}
-    printed = {command: project.run_experiment(command) for command in readme_experiments()}
+    try:
+        printed = {command: project.run_experiment(command) for command in readme_experiments()}
+    finally:
+        project.kill_queue_workers()
     new = [run for run in project.runs() if run.info.run_id not in before]
     named = {run.info.run_name: run.data for run in new if run.info.run_name in ("narrow", "slow")}
     assert named["narrow"].params["train.widths"] == "(16, 32, 64)"

@@ -7,10 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import mlflow
+import psutil
 import yaml
 from mlflow.entities import ViewType
 from tests.support.network import without_switches
@@ -61,29 +65,45 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, output: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command, cwd=self.folder, env=self.env, text=True, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
 
     def run(self, *command: str, fails: bool = False) -> str:
-        process = self.start(*command)
-        try:
-            output = process.communicate()[0]
-        finally:  # a test that runs into its timeout leaves no process behind
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        assert (process.returncode != 0) == fails, output
-        return output
+        # A file, because DVC's workers keep a pipe open for as long as they live.
+        with tempfile.TemporaryFile("w+") as output:
+            process = self.start(*command, output=output)
+            try:
+                process.wait()
+            finally:  # a test that runs into its timeout leaves no process behind
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            output.seek(0)
+            text = output.read()
+        assert (process.returncode != 0) == fails, text
+        return text
 
     def run_experiment(self, command: str) -> str:
         """Run a command of README.md; wait until no experiment is queued or running where a user would wait."""
         output = self.run("bash", "-c", command)
         while command == "dvc queue status" and re.search(r"Queued|Running", output):
             time.sleep(5)
+            if not self._queue_workers():  # one that starts slowly can end before it takes an experiment (DVC 3.67)
+                self.run("dvc", "queue", "start")
             output = self.run("bash", "-c", command)
         return output
+
+    def _queue_workers(self) -> list[psutil.Process]:
+        pids = [int(path.read_text()) for path in self.folder.glob(".dvc/tmp/exps/celery/dvc-exp-worker-*.pid")]
+        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+
+    def kill_queue_workers(self) -> None:
+        """A worker that misses DVC's request to end would wait for experiments forever."""
+        for worker in self._queue_workers():
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
     def stale(self) -> dict[str, object]:
         """The stages that `dvc repro` would run, with their reasons."""
