@@ -1,16 +1,12 @@
 """The demo's command line: reads the faces in front of a webcam, in the browser."""
 
 import os
-import re
 import signal
-import socket
-import ssl
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +15,7 @@ from cyclopts.validators import Number
 
 from emotion_detection.command_line import run_command
 from emotion_detection.errors import UsageError
+from emotion_detection.serving.listening import Listening, check_listening, plain_host
 
 if TYPE_CHECKING:
     from uploads import UploadFolder
@@ -31,7 +28,6 @@ OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @Parameter(name="*")
@@ -89,23 +85,16 @@ def serve(options: DemoOptions) -> None:
         closing(FairQueue()) as queue,
     ):
         use_folder(uploads)
-        from server import Listening, build_app, run_server
+        from server import build_app, run_server
 
         def announce() -> None:
             seconds = time.perf_counter() - STARTED_S
-            print(f"open {page_url(options)} (ready after {seconds:.1f} s; Ctrl-C stops it)", flush=True)
+            print(f"open {listening(options).url} (ready after {seconds:.1f} s; Ctrl-C stops it)", flush=True)
             served_model.follow()
 
-        listening = Listening(
-            host=plain_host(options.host),
-            port=options.port,
-            allowed_hosts=options.allowed_host,
-            root_path=options.root_path.rstrip("/"),
-            certificate=options.ssl_certfile,
-            key=options.ssl_keyfile,
-        )
-        app = build_app(served_model, detectors, faces=options.faces, listening=listening, queue=queue, uploads=uploads)
-        run_server(app, listening, announce)
+        place = listening(options)
+        app = build_app(served_model, detectors, faces=options.faces, listening=place, queue=queue, uploads=uploads)
+        run_server(app, place, announce)
 
 
 def use_folder(uploads: "UploadFolder") -> None:
@@ -115,61 +104,25 @@ def use_folder(uploads: "UploadFolder") -> None:
 
 def check_options(options: DemoOptions) -> None:
     """Raise UsageError for options that cannot work."""
-    from access import parse_allowed_name
+    from emotion_detection.serving.access import parse_allowed_name
 
     if options.share:
         raise UsageError("--share is not supported, because it would send pictures through a third-party server")
     for name in options.allowed_host:
         parse_allowed_name(name)
-    if options.root_path.rstrip("/") and not ROOT_PATH.fullmatch(options.root_path.rstrip("/")):
-        raise UsageError(f"--root-path {options.root_path[:100]!r} is not a path: use a path such as /faces")
-    check_certificate(options.ssl_certfile, options.ssl_keyfile)
-    check_port(options.host, options.port)
+    check_listening(listening(options))
 
 
-def check_certificate(certificate: Path | None, key: Path | None) -> None:
-    """Raise UsageError if https cannot be served with these files."""
-    if certificate is None:
-        if key is not None:
-            raise UsageError("--ssl-keyfile needs --ssl-certfile: name the certificate too")
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:  # an OSError too
-        reason = f"{certificate} and {key or 'the key in it'} cannot be used for https ({error.reason or 'wrong form'})"
-        raise UsageError(f"{reason}; use a certificate and its unencrypted key in PEM format") from error
-    except OSError as error:
-        files = " or ".join(str(path) for path in (certificate, key) if path)
-        raise UsageError(f"{files} cannot be read ({error.strerror}); check the name and the permissions") from error
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise UsageError if the demo cannot listen there."""
-    if not host.strip():
-        raise UsageError("--host is empty; use 127.0.0.1, or 0.0.0.0 to open the demo to your network")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(plain_host(host), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = f"{host}:{port} cannot be used ({getattr(error, 'strerror', None) or 'not a host name'})"
-        raise UsageError(f"{reason}; choose another --port or --host") from error
-
-
-def page_url(options: DemoOptions) -> str:
-    """The address of the page for a browser on this computer."""
-    host = plain_host(options.host)
-    with suppress(ValueError):
-        if ip_address(host).is_unspecified:  # listens on all addresses, but is none itself
-            host = "::1" if ":" in host else "127.0.0.1"
-    scheme = "http" if options.ssl_certfile is None else "https"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{options.port}{options.root_path.rstrip('/')}"
-
-
-def plain_host(host: str) -> str:
-    """The host without the brackets that an IPv6 address has in a URL."""
-    return host.strip().removeprefix("[").removesuffix("]")
+def listening(options: DemoOptions) -> Listening:
+    """Where the demo listens."""
+    return Listening(
+        host=plain_host(options.host),
+        port=options.port,
+        allowed_hosts=options.allowed_host,
+        root_path=options.root_path.rstrip("/"),
+        certificate=options.ssl_certfile,
+        key=options.ssl_keyfile,
+    )
 
 
 @contextmanager

@@ -6,29 +6,53 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from champion import LoadedModel, ServedModel
-from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.inference import pretrained
 from emotion_detection.reporting.templating import one_line
 from fragments import data_table, paragraph, title
 
 REGISTERED = "models:/"
 RETRY_S = 60
+WAIT_S = 1.0  # of a page for an answer of the registry; a later answer is shown at the next refresh
 NO_EVIDENCE = "No comparison with another version was recorded for this version."
 NO_HISTORY = "No move of an alias was recorded for this model."
 NO_CARD = "There is no model card: this file is in no registry."
 
 
+class Background:
+    """Asks a registry that may not respond for a minute in a thread, one question at a time."""
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._thread = threading.Thread()
+
+    def ask(self, question: Callable[[], object]) -> None:
+        """Ask, unless the last question still waits for its answer. Returns with the answer, at the latest in WAIT_S.
+
+        question: keeps its answer itself, and raises nothing.
+        """
+        with self._starting:
+            if not self._thread.is_alive():
+                self._thread = threading.Thread(target=question, daemon=True, name="facts")
+                self._thread.start()
+            thread = self._thread
+        thread.join(WAIT_S)
+
+    def finish(self, wait_s: float) -> None:
+        """Wait for the last answer."""
+        self._thread.join(wait_s)
+
+
 class ServedFacts:
     """The facts as HTML, for all pages. The registry is asked again only if the model or its versions have changed.
 
-    A registry that does not respond can hold up a page for a minute. So it is not asked while it is known to be away,
-    and after a failure at most once a minute.
+    A registry that does not respond holds up no page. It is not asked while it is known to be away, and after a failure
+    at most once a minute.
     """
 
     def __init__(self, served_model: ServedModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._served_model = served_model
         self._clock = clock  # in seconds
-        self._reading = threading.Lock()
+        self._background = Background()
         self._key: object = None  # what the registry was last asked for
         self._has_failed = False
         self._retry_at = 0.0
@@ -39,12 +63,8 @@ class ServedFacts:
         """The facts of the served model. `versions` is what the page shows of the registry."""
         model = self._served_model.current
         key = (model.source, repr(versions))
-        if self._reading.acquire(blocking=False):  # other pages show the last facts meanwhile
-            try:
-                if self._must_ask(model, key):
-                    self._ask(model, key)
-            finally:
-                self._reading.release()
+        if self._must_ask(model, key):
+            self._background.ask(lambda: self._ask(model, key))
         return self._html if self._source == model.source else ""
 
     def _must_ask(self, model: LoadedModel, key: object) -> bool:
@@ -53,14 +73,12 @@ class ServedFacts:
         return key != self._key or (self._has_failed and self._clock() >= self._retry_at)
 
     def _ask(self, model: LoadedModel, key: object) -> None:
-        self._key, self._has_failed = key, True
+        self._key, failed = key, False
         try:
-            self._html = facts_html(model)
-            self._has_failed = False
-        except EmotionDetectionError as error:
-            self._html = paragraph(f"What is recorded about this model cannot be read: {one_line(error)}")
-        finally:
-            self._retry_at = self._clock() + RETRY_S
+            html = facts_html(model)
+        except Exception as error:  # a broken registry must not stop the page
+            html, failed = paragraph(f"What is recorded about this model cannot be read: {one_line(error)}"), True
+        self._html, self._has_failed, self._retry_at = html, failed, self._clock() + RETRY_S
         self._source = model.source
 
 

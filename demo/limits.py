@@ -8,24 +8,23 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from access import header_values, refuse
 from emotion_detection.errors import DEBUG, shorten
+from emotion_detection.serving.access import header_values, refuse
+from emotion_detection.serving.connections import HEADER_BYTES
 from uploads import UploadFolder
 
 logger = logging.getLogger("emotion_detection.demo")
 HEADER_COUNT = 100
-HEADER_BYTES = 32_000
 URL_BYTES = 8_000
 PHOTO_BYTES = 30_000_000
 VIDEO_BYTES = 200_000_000
 OTHER_BYTES = 1_000_000  # Gradio's JSON
 UPLOAD_PATH = "/gradio_api/upload"
+API_PATHS = ("/v1/", "/v2/")
 # Routes of Gradio that the page does not need. Some write files or fail for malformed requests.
 UNUSED = (
     *("api/", "call/", "component_server", "custom_component/", "deep_link", "dev/", "monitoring", "process_recording"),
@@ -38,56 +37,8 @@ REQUESTS_PER_S, REQUESTS_AT_ONCE = 50, 400
 REMEMBERED = 1_000  # clients
 BODIES = 32  # that arrive at the same time
 BODIES_PER_CLIENT = 8
-CONNECTIONS = 256
-CONNECTIONS_PER_CLIENT = 100  # a browser opens 6, and one for each camera
 INTERNAL_ERROR = 1011  # WebSocket close code
 FAILED = "The demo could not answer this request. Its terminal names the error."
-HEAD_S = 10.0  # from the connection, or from the first byte of a request, to the end of its headers
-
-
-class BoundedProtocol(H11Protocol):
-    """Closes connections that are too many, and connections that do not finish the head of a request."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS or self._of_this_client() > self._most_of_a_client():
-            transport.abort()
-        else:
-            self._watch_head()
-
-    def _of_this_client(self) -> int:
-        clients = [getattr(other, "client", None) or ("",) for other in self.connections]
-        return sum(client[0] == (self.client or ("",))[0] for client in clients)
-
-    def _most_of_a_client(self) -> int:
-        return CONNECTIONS if self.config.proxy_headers else CONNECTIONS_PER_CLIENT  # all come from the proxy
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_head()
-
-    def handle_websocket_upgrade(self, event: Any) -> None:
-        self._stop_watching()
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_watching()
-        super().connection_lost(exc)
-
-    def _watch_head(self) -> None:
-        import h11
-
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
-            self._stop_watching()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
-
-    def _stop_watching(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 @dataclass
@@ -272,6 +223,8 @@ def _limit(scope: Scope) -> tuple[int, str]:
     route = _route(scope)
     if route == "/photo":
         return PHOTO_BYTES, "picture"
+    if route.startswith(API_PATHS):
+        return PHOTO_BYTES, "request"
     if route == UPLOAD_PATH:
         return VIDEO_BYTES, "video"
     return OTHER_BYTES, "request"

@@ -10,7 +10,7 @@ import gradio as gr
 from champion import ServedModel
 from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.reporting.templating import code, one_line, prose
-from facts import ServedFacts, card_markdown
+from facts import Background, ServedFacts, card_markdown
 from fragments import alert, data_table, note, paragraph
 
 REFRESH_S = 5
@@ -36,7 +36,7 @@ class ModelTab:
         self._status = gr.HTML(padding=False)
         self._versions = gr.HTML(padding=False)
         self._facts = gr.HTML(padding=False)
-        self._served_facts = ServedFacts(served_model)
+        self._served_facts, self._listing = ServedFacts(served_model), Background()
         gr.Markdown(LAW)
         with gr.Accordion("Model card of the served model", open=False) as self._card_holder:
             self._card = gr.Markdown()
@@ -59,7 +59,8 @@ class ModelTab:
 
     def _refresh(self, shown: dict[str, Any]) -> tuple[Any, ...]:
         """Update only what has changed."""
-        versions = self._served_model.versions()
+        self._listing.ask(self._served_model.versions)
+        versions = self._served_model.known_versions
         now = {
             "about": describe(self._served_model),
             "choices": model_choices(self._served_model, versions),

@@ -3,9 +3,7 @@
 import logging
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Literal
 
@@ -17,13 +15,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from access import AccessMiddleware, AllowedHosts
+from api import add_api
 from champion import ServedModel
 from emotion_detection.inference.detector import FaceDetector
+from emotion_detection.serving import NO_TELEMETRY
+from emotion_detection.serving.access import AccessMiddleware, AllowedHosts, RootPathMiddleware
+from emotion_detection.serving.connections import HEADER_BYTES, BoundedProtocol
+from emotion_detection.serving.listening import Listening
 from fair_queue import FairQueue
-from limits import HEADER_BYTES, VIDEO_BYTES, BoundedProtocol, LimitMiddleware, log_failure
+from limits import VIDEO_BYTES, LimitMiddleware, log_failure
 from page import ASSETS, THEME, build_page
 from routes import Routes
 from uploads import UploadFolder
@@ -35,37 +36,6 @@ MALFORMED = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 SCRIPTS = ("webcam.js", "photo.js")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listening:
-    """Where the server listens, and under which addresses it may be reached."""
-
-    host: str
-    port: int
-    allowed_hosts: Sequence[str] = ()
-    root_path: str = ""
-    certificate: Path | None = None
-    key: Path | None = None
-
-    @property
-    def behind_proxy(self) -> bool:
-        """Whether a proxy on this computer may tell the address of a client in X-Forwarded-For."""
-        return bool(self.allowed_hosts or self.root_path)
-
-
-class RootPathMiddleware:
-    """Puts the path of a proxy in front of the request's path, unless the proxy has left it there."""
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self.app, self._root_path = app, root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            path = scope["path"]
-            has_prefix = path == self._root_path or path.startswith(f"{self._root_path}/")
-            scope = {**scope, "root_path": self._root_path, "path": path if has_prefix else self._root_path + path}
-        await self.app(scope, receive, send)
-
-
 def build_app(
     served_model: ServedModel,
     detectors: Mapping[str, FaceDetector],
@@ -75,19 +45,20 @@ def build_app(
     queue: FairQueue | None = None,
     uploads: UploadFolder | None = None,
 ) -> FastAPI:
-    """The app: the page, its assets, the WebSocket of the camera, and photos, behind the checks of each request.
+    """The app: the page, its assets, the camera's WebSocket, photos and the API, behind the checks of each request.
 
     detectors: by name, the default first.
     """
     report_in_one_line()
     queue = queue or FairQueue()
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, telemetry=NO_TELEMETRY)
     # The last one is called first.
     app.add_middleware(LimitMiddleware, uploads=uploads)
     app.add_middleware(AccessMiddleware, hosts=AllowedHosts(listening.host, listening.allowed_hosts))
     if listening.root_path:
         app.add_middleware(RootPathMiddleware, root_path=listening.root_path)
     app.include_router(Routes(served_model, detectors, faces=faces, queue=queue).router)
+    add_api(app, served_model, detectors[next(iter(detectors))], queue)
     app.mount("/demo-assets", StaticFiles(directory=ASSETS))  # Gradio uses /assets and /static
     assets = f"{listening.root_path}/demo-assets"
     gr.mount_gradio_app(

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
-from access import AccessMiddleware, AllowedHosts, parse_address, parse_allowed_name
 from emotion_detection.errors import UsageError
+from emotion_detection.serving.access import AccessMiddleware, AllowedHosts, parse_address, parse_allowed_name
 
 OWN = "http://127.0.0.1:7860"
 ROUTES = ("/", "/upload", "/static/a.js", "/no/such/route")
@@ -134,7 +134,7 @@ def test_camera_of_another_origin_is_refused_with_a_reason(origin):
     with pytest.raises(WebSocketDenialResponse) as refused, client().websocket_connect("/webcam", headers=headers):
         pass
     assert refused.value.status_code == 403
-    assert "may not use this demo" in refused.value.json()["error"]
+    assert "may not use this server" in refused.value.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_programs_without_a_page_are_accepted():
 def test_refusal_is_a_page_for_people_and_json_for_scripts():
     page = client().get("/", headers={"Host": "desk.example:80", "Accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
-    assert "start the demo with --allowed-host desk.example<" in page.text
+    assert "start the server with --allowed-host desk.example<" in page.text
     answer = client().post("/upload", headers={"Host": "desk.example"}).json()
-    assert answer["error"].endswith("start the demo with --allowed-host desk.example")
+    assert answer["error"].endswith("start the server with --allowed-host desk.example")
     assert answer["error"] == answer["detail"]
 
 
@@ -226,7 +226,7 @@ def test_forwarded_name_is_checked_like_the_host():
 def test_proxy_that_hides_its_name_gets_the_reason(name):
     page = client().get("/", headers={name: "https", "Accept": "text/html"})
     assert page.status_code == 403
-    assert "Start the demo with --allowed-host" in page.text
+    assert "Start the server with --allowed-host" in page.text
     allowed = client(allowed=("faces.example.org",))
     assert "Let it send this name in Host or in X-Forwarded-Host" in allowed.get("/", headers={name: "https"}).text
     for passed_on in ("Host", "X-Forwarded-Host"):

@@ -10,6 +10,7 @@ from tests.support.certificates import write_certificate
 import app
 from emotion_detection.command_line import run_command
 from emotion_detection.errors import UsageError
+from emotion_detection.serving import listening
 
 
 def free_port() -> int:
@@ -108,20 +109,20 @@ def test_signal_ends_quietly(monkeypatch, capsys, number):
     ],
 )
 def test_printed_address_can_be_opened(options, url):
-    assert app.page_url(app.DemoOptions(**options)) == url
+    assert app.listening(app.DemoOptions(**options)).url == url
 
 
 def test_ipv6_address_may_have_brackets():
     for host in ("::1", "[::1]"):
-        app.check_port(host, free_port())
+        listening.check_port(host, free_port())
 
 
 def test_certificate_is_checked_before_the_start(tmp_path):
     certificate, key = write_certificate(tmp_path)
-    app.check_certificate(certificate, key)
-    app.check_certificate(None, None)
+    listening.check_certificate(certificate, key)
+    listening.check_certificate(None, None)
     other, _ = write_certificate(tmp_path / "other")
     with pytest.raises(UsageError, match="cannot be used for https"):
-        app.check_certificate(other, key)
+        listening.check_certificate(other, key)
     with pytest.raises(UsageError, match="the key in it"):
-        app.check_certificate(certificate, None)
+        listening.check_certificate(certificate, None)

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import limits
-from limits import BoundedProtocol, LimitMiddleware, Pace
+from emotion_detection.serving.connections import BoundedProtocol
+from limits import LimitMiddleware, Pace
 from uploads import UploadFolder
 
 PIECE = bytes(10_000)
@@ -201,7 +202,7 @@ def serving(app: ASGIApp) -> Iterator[int]:
 
 @pytest.fixture
 def port(monkeypatch) -> Iterator[int]:
-    monkeypatch.setattr(limits, "HEAD_S", 0.8)
+    monkeypatch.setattr(BoundedProtocol, "head_s", 0.8)
     monkeypatch.setattr(limits, "BODY_GRACE_S", 0.8)
     monkeypatch.setattr(limits, "BODY_RATE", 1_000_000)
     with serving(echo_app()) as port:
@@ -259,7 +260,7 @@ def test_slow_request_is_ended(port, start, piece, answer):
 
 
 def test_connections_of_one_client_are_bounded(monkeypatch):
-    monkeypatch.setattr(limits, "CONNECTIONS_PER_CLIENT", 5)
+    monkeypatch.setattr(BoundedProtocol, "most_of_a_client", 5)
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(serving(echo_app()))
         connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in range(8)]

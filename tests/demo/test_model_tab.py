@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 from dataclasses import replace
 
 import gradio as gr
@@ -34,6 +35,7 @@ def registered(shipped) -> ServedModel:
 @pytest.fixture
 def tab(registered, monkeypatch) -> ModelTab:
     monkeypatch.setattr(facts, "facts_html", lambda _: "the facts")
+    monkeypatch.setattr(facts, "WAIT_S", 60)
     with gr.Blocks() as page:
         return ModelTab(registered, page)
 
@@ -65,6 +67,17 @@ def test_refresh_never_sets_the_choice(tab, registered):
     assert about == gr.skip()
     assert "models:/faces/4" in choice["choices"]
     assert "value" not in choice
+
+
+def test_list_of_versions_that_does_not_arrive_holds_up_no_page(tab, registered, monkeypatch):
+    monkeypatch.setattr(facts, "WAIT_S", 0)
+    answer = threading.Event()
+    monkeypatch.setattr(registered, "versions", lambda: answer.wait(60))
+    try:
+        assert "faces-sample" in tab._refresh({})[2]  # the last list
+    finally:
+        answer.set()
+        tab._listing.finish(60)
 
 
 def test_wrong_choice_is_explained(tab):

@@ -6,7 +6,8 @@ from tests.support.cameras import write_camera, write_film
 from tests.support.certificates import write_certificate
 from tests.support.reverse_proxy import ReverseProxy, free_port, serving
 
-from server import Listening, build_app
+from emotion_detection.serving.listening import Listening
+from server import build_app
 
 PREFIX = "/demo/faces"
 WAIT_MS = 60_000
@@ -80,7 +81,7 @@ def test_page_names_the_option_when_its_proxy_is_not_allowed(shipped, detector, 
 
     with serving(app, port), serving(hidden, own_port, ssl_certfile=certificate[0], ssl_keyfile=certificate[1]):
         page = open_page(f"https://localhost:{own_port}/")
-        page.get_by_text("Start the demo with --allowed-host").wait_for()
+        page.get_by_text("Start the server with --allowed-host").wait_for()
 
 
 def test_foreign_name_gets_a_page_that_names_the_option(shipped, detector, open_page):

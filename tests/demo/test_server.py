@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
+from emotion_detection.serving.listening import Listening
 from page import ASSETS
-from server import Listening, Server, build_app
+from server import Server, build_app
 from uploads import KEEP_S, UploadFolder
 
 

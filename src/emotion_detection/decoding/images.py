@@ -32,7 +32,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from emotion_detection.arrays import Frame, Gray
 from emotion_detection.decoding.memory import memory_ceiling
-from emotion_detection.errors import MediaError
+from emotion_detection.errors import MediaError, TooLargeError
 
 MAX_PIXELS = 1 << 27  # 134 megapixels or 400 MB as RGB: more than phones take (108 megapixels), less than the memory
 MAX_BYTES = 1 << 28
@@ -155,14 +155,14 @@ def decode(content: bytes, where: str = "the picture", *, max_pixels: int = MAX_
     """Decode a picture to RGB u8 (height, width, 3), upright.
 
     Gray and CMYK are converted to RGB, and more than 8 bits to 8; transparency is dropped. Of an animation, the first
-    frame is returned. `where` names the picture in error messages. Raises MediaError if it is damaged or truncated, or
-    if its header declares more than `max_pixels`; then no memory is reserved for it.
+    frame is returned. `where` names the picture in error messages. Raises MediaError if it is damaged or truncated, and
+    TooLargeError if its header declares more than `max_pixels`; then no memory is reserved for it.
     """
 
     def check(image: ImageFile.ImageFile) -> None:
         most = min(max_pixels, COSTLY.get(type(image), max_pixels))
         if image.width * image.height > most:
-            raise MediaError(f"{where} has more than {most / 1e6:.3g} megapixels: scale the image down")
+            raise TooLargeError(f"{where} has more than {most / 1e6:.3g} megapixels: scale the image down")
 
     return _decode(content, where, check, max_pixels, gray=False)
 

@@ -23,10 +23,13 @@ SUM_TOLERANCE = 1e-3  # of the probabilities of a face
 class EmotionClassifier:
     """An ONNX model of this project, loaded once."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ModelError if the file is not a usable model: see `check_model`."""
+    def __init__(self, path: Path, *, name: str = "", threads: int = 0) -> None:
+        """name: of the model in messages, instead of `path`. threads: of one call; 0 for one on each core.
+
+        Raises ModelError if the file is not a usable model: see `check_model`.
+        """
         check_model(path)
-        self._path, self._session = path, _load(path)
+        self._name, self._session = name or str(path), _load(path, threads)
         self._input = self._session.get_inputs()[0].name
 
     @property
@@ -48,7 +51,7 @@ class EmotionClassifier:
     def _run(self, images: Images) -> Probabilities:
         probabilities: Probabilities = self._session.run(None, {self._input: images[..., np.newaxis]})[0]
         if not np.isfinite(probabilities).all():
-            raise ModelError(f"{self._path} returned NaN or infinity for a face: train the model again")
+            raise ModelError(f"{self._name} returned NaN or infinity for a face: train the model again")
         return probabilities
 
 
@@ -76,8 +79,9 @@ def check_model(path: Path) -> None:
         raise ModelError(f"{path} does not return probabilities, but NaN or other values: train the model again")
 
 
-def _load(path: Path) -> onnxruntime.InferenceSession:
+def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads sleep
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=PROVIDERS, enable_fallback=0)

@@ -1,4 +1,4 @@
-"""Who may use the demo: the Host and the Origin of every request, Gradio's included, are checked before any route."""
+"""Who may use a server: the Host and the Origin of every request are checked before any route."""
 
 import html
 import ipaddress
@@ -18,7 +18,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 SHOWN_CHARACTERS = 100  # of a name in a message
 PROXY_HEADERS = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
 PROXY = (
-    "The request came through a proxy. Start the demo with --allowed-host and the name in the browser's address bar."
+    "The request came through a proxy. Start the server with --allowed-host and the name in the browser's address bar."
 )
 HIDDEN_NAME = (
     "The proxy hides the name in the browser's address bar. Let it send this name in Host or in X-Forwarded-Host."
@@ -28,7 +28,7 @@ POLICY_VIOLATION = 1008  # WebSocket close code (RFC 6455, 7.4.1)
 REFUSAL_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>Refused</title>
 <body style="font: 1.1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto">
-<h1>The demo refused this request</h1><p>{reason}</p></body></html>"""
+<h1>This request was refused</h1><p>{reason}</p></body></html>"""
 
 
 class Address(NamedTuple):
@@ -75,7 +75,7 @@ def parse_allowed_name(text: str) -> str:
 
 
 class AllowedHosts:
-    """The names under which the demo may be reached.
+    """The names under which a server may be reached.
 
     On a loopback address: the spellings of loopback and the names of --allowed-host. On another address: also every
     IP address and this computer's names. Another name could be a foreign website's that resolves to this computer
@@ -95,7 +95,7 @@ class AllowedHosts:
         return not self.is_local and _ip_address(name) is not None
 
     def accepts_origin(self, origin: str, hosts: Sequence[Address]) -> bool:
-        """Whether a page of this origin may use the demo that it reaches as one of `hosts`."""
+        """Whether a page of this origin may use the server that it reaches as one of `hosts`."""
         page = _parse_origin(origin)
         if page is None:
             return False
@@ -116,6 +116,20 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
         else:
             await refuse(scope, receive, send, status=403, reason=reason)
+
+
+class RootPathMiddleware:
+    """Puts the path of a proxy in front of the request's path, unless the proxy has left it there."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path = scope["path"]
+            has_prefix = path == self._root_path or path.startswith(f"{self._root_path}/")
+            scope = {**scope, "root_path": self._root_path, "path": path if has_prefix else self._root_path + path}
+        await self.app(scope, receive, send)
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, *, status: int, reason: str) -> None:
@@ -153,7 +167,7 @@ def _refusal(scope: Scope, hosts: AllowedHosts) -> str | None:
     for name in names:
         address = parse_address(name)
         if address is None or not hosts.accepts(address.name):
-            return f"This demo is not served under the name {name[:SHOWN_CHARACTERS]!r}. {_hint(address)}"
+            return f"Nothing is served under the name {name[:SHOWN_CHARACTERS]!r}. {_hint(address)}"
         addresses.append(address)
     return _hidden_name(scope, hosts, addresses) or _foreign_origin(scope, hosts, addresses)
 
@@ -172,7 +186,7 @@ def _foreign_origin(scope: Scope, hosts: AllowedHosts, addresses: Sequence[Addre
     for origin in origins:
         if not hosts.accepts_origin(origin, addresses):
             shown = origin[:SHOWN_CHARACTERS]
-            return f"Pages of {shown!r} may not use this demo. {_hint(_parse_origin(origin))}"
+            return f"Pages of {shown!r} may not use this server. {_hint(_parse_origin(origin))}"
     return None if origins else _foreign_page(scope)
 
 
@@ -185,16 +199,16 @@ def _foreign_page(scope: Scope) -> str | None:
     if site in ("", "same-origin", "none") or (site == "same-site" and reads):
         return None
     if reads and mode == "navigate" and target in ("", "document"):
-        return None  # a person follows a link to the demo
-    return "Pages of another website may not use this demo. Open the demo in a tab of its own."
+        return None  # a person follows a link
+    return "Pages of another website may not use this server. Open it in a tab of its own."
 
 
 def _hint(address: Address | None) -> str:
     if address is None:
-        return "Open the demo in a tab of its own, at the address that it printed when it started."
+        return "Open the server in a tab of its own, at the address that it printed when it started."
     return (
         f"If this is the name of your proxy or of a forwarded port, "
-        f"start the demo with --allowed-host {address.name[:SHOWN_CHARACTERS]}"
+        f"start the server with --allowed-host {address.name[:SHOWN_CHARACTERS]}"
     )
 
 

@@ -1,0 +1,67 @@
+"""Connections that cost others nothing: their number and the time of a request's head are bounded."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADER_BYTES = 32_000
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes connections that are too many, and connections that do not finish the head of a request."""
+
+    most = 256
+    """Connections at the same time."""
+    most_of_a_client = 100
+    """A browser opens 6, and one for each camera."""
+    head_s = 10.0
+    """From the connection, or from the first byte of a request, to the end of its headers."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.most or self._of_this_client() > self._most_of_a_client():
+            transport.abort()
+        else:
+            self._watch_head()
+
+    def _of_this_client(self) -> int:
+        clients = [getattr(other, "client", None) or ("",) for other in self.connections]
+        return sum(client[0] == (self.client or ("",))[0] for client in clients)
+
+    def _most_of_a_client(self) -> int:
+        return self.most if self.config.proxy_headers else self.most_of_a_client  # all come from the proxy
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._stop_watching()
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def _watch_head(self) -> None:
+        import h11
+
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_watching()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
+
+    def _stop_watching(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class ServiceProtocol(BoundedProtocol):
+    """For programs, which open more connections than browsers, often from one address."""
+
+    most = 1024
+    most_of_a_client = 512

@@ -1,0 +1,65 @@
+"""How many requests are read at the same time, and how many may wait."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+from emotion_detection.serving.refusals import RequestError
+from emotion_detection.serving.settings import Limits
+
+Result = TypeVar("Result")
+
+LARGE_BYTES = 500_000  # of a body that takes long
+PREPARED = 8  # threads, before there are requests
+
+
+class Gate:
+    """Runs work in a few threads, in the order in which it comes, and refuses it if too much waits."""
+
+    def __init__(
+        self, limits: Limits, waiting: Callable[[], AbstractContextManager[None]] = lambda: nullcontext()
+    ) -> None:
+        """waiting: entered while a request waits."""
+        self._limits, self._waiting = limits, waiting
+        self._free = asyncio.Semaphore(limits.threads)
+        # One thread is left to small requests, so that a client with large pictures does not stop the others.
+        self._free_for_large = asyncio.Semaphore(max(limits.threads - 1, 1))
+        self._clients: Counter[str] = Counter()  # requests that wait or are read
+        self._pool = ThreadPoolExecutor(limits.threads, "reader")
+
+    async def run(self, client: str, work: Callable[[], Result], *, size: int) -> Result:
+        """Call `work` in a thread. size: bytes of the request. Raises RequestError if too many requests wait."""
+        self._check(client)
+        self._clients[client] += 1
+        try:
+            async with self._free_for_large if size > LARGE_BYTES else nullcontext():
+                with self._waiting():
+                    await self._free.acquire()
+                try:
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                finally:
+                    self._free.release()
+        finally:
+            self._clients[client] -= 1
+            self._clients += Counter()  # forgets clients without requests
+
+    def _check(self, client: str) -> None:
+        if self._clients.total() >= self._limits.threads + self._limits.queue:
+            raise RequestError(503, "Too many requests wait: try again in a moment.")
+        if self._clients[client] >= self._limits.per_client:
+            raise RequestError(429, "Too many of your requests wait: send fewer at the same time.")
+
+    def prepare(self, work: Callable[[], object]) -> None:
+        """Call `work` once in each of the first threads, before there are requests."""
+        threads = min(self._limits.threads, PREPARED)
+        together = threading.Barrier(threads)  # otherwise one thread could do it all
+        for done in [self._pool.submit(lambda: (together.wait(), work())) for _ in range(threads)]:
+            done.result()
+
+    def close(self) -> None:
+        """Wait for the work that runs: C++ code must not run at exit."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,69 @@
+"""The models, the counts and the threads of one process that serves."""
+
+from functools import partial
+
+import numpy as np
+
+from emotion_detection.arrays import Images, Probabilities
+from emotion_detection.emotions import IMAGE_SIZE
+from emotion_detection.inference.detector import load_detector
+from emotion_detection.serving.gate import Gate
+from emotion_detection.serving.metrics import Metrics
+from emotion_detection.serving.reader import Reader
+from emotion_detection.serving.served_model import LoadedModel, ServedModel, load_model
+from emotion_detection.serving.settings import Settings
+from emotion_detection.serving.shadow import Shadow
+
+
+class Service(Reader):
+    """Counts what it reads, and offers the faces to the shadow."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ModelError if a model file or the detector cannot be used, and UsageError for a wrong setting."""
+        self.settings, self.metrics = settings, Metrics()
+        self.gate = Gate(settings.limits, self.metrics.waiting)
+        load = partial(load_model, threads=settings.limits.threads)
+        served = ServedModel[LoadedModel](settings.model, load, observe=self._note_model)
+        super().__init__(served, load_detector(settings.detector), self.gate, settings.limits)
+        self.shadow: Shadow | None = None
+        if settings.shadow:
+            self.shadow = Shadow(settings.shadow, self.metrics.shadow, share=settings.shadow_share)
+        self.draining = False
+
+    def start(self) -> None:
+        """Prepare the threads, and follow the registry."""
+        blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+        self.gate.prepare(lambda: self.detector.detect(blank))  # a detector may load something in each thread
+        self._note_model()
+        self.served.follow()
+        if self.shadow:
+            self.shadow.follow()
+
+    def close(self) -> None:
+        """End all threads."""
+        self.gate.close()
+        self.served.close()
+        if self.shadow:
+            self.shadow.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come here."""
+        return self.served.ready and not self.draining
+
+    def metrics_text(self) -> bytes:
+        """The metrics in Prometheus' format."""
+        return self.metrics.text()
+
+    def _note_model(self) -> None:
+        """Set the metrics of the model. Each process does this itself, because it answers for all of them."""
+        model = self.served.current if self.served.ready else None
+        self.metrics.model(model, stale=bool(self.served.message))
+
+    def classify(self, model: LoadedModel, faces: Images) -> Probabilities:
+        """Classify faces u8 (n, 48, 48)."""
+        probabilities = super().classify(model, faces)
+        self.metrics.classified(probabilities)
+        if self.shadow:
+            self.shadow.offer(faces, probabilities, model.source)
+        return probabilities
