@@ -20,19 +20,19 @@ UTF8 = 0x800  # the flag of a name in UTF-8
 class _Bounded:
     """The stream of a zip file. While the directory is read, it refuses to read one that could fill the memory."""
 
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self._stream, self._path, self.listing = stream, path, True
+    def __init__(self, stream: BinaryIO, path: Path, max_bytes: int) -> None:
+        self._stream, self._path, self._max_bytes, self.listing = stream, path, max_bytes, True
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
-        if self.listing and size > MAX_DIRECTORY_BYTES:  # without a size, the module reads the last 64 kB
+        if self.listing and size > self._max_bytes:  # without a size, the module reads the last 64 kB
             raise DataError(f"{self._path} lists far more files than any copy of FER-2013: pass only the data set")
         return self._stream.read(size)
 
 
-def open_zip(stream: BinaryIO, path: Path) -> zipfile.ZipFile:
+def open_zip(stream: BinaryIO, path: Path, max_directory_bytes: int = MAX_DIRECTORY_BYTES) -> zipfile.ZipFile:
     """Open a zip file. Raises DataError or an exception of the module zipfile if its directory is wrong."""
-    source = _Bounded(stream, path)
+    source = _Bounded(stream, path, max_directory_bytes)
     archive = zipfile.ZipFile(source)
     source.listing = False
     _check_layout(archive.infolist(), stream, archive.start_dir, path)

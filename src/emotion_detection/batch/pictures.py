@@ -1,0 +1,143 @@
+"""Read the encoded pictures of a part, one after the other. What cannot be read is a picture with a reason."""
+
+import gzip
+import zipfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from emotion_detection.batch.parquet_shards import read_rows
+from emotion_detection.batch.plan import MAX_DIRECTORY_BYTES, MAX_SHARD_BYTES, Part, is_visible, shard_kind
+from emotion_detection.batch.storage import Storage
+from emotion_detection.data.archives import READ_ERRORS
+from emotion_detection.data.tar_files import TarFile, list_files
+from emotion_detection.data.zip_files import open_zip
+from emotion_detection.decoding.images import HEAD_BYTES, MAX_BYTES, SUFFIXES, is_picture
+from emotion_detection.errors import DataError, shorten
+
+# A missing file is a bad picture; a server that does not respond must stop the command instead of spoiling the table.
+GONE = (FileNotFoundError, PermissionError, IsADirectoryError)
+TOO_LARGE = f"the picture is larger than {MAX_BYTES >> 20} MiB: scale it down"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture, or why there is none.
+
+    `source` is its file or its shard. `name` is its name in an archive. `index` is its position among the files or rows
+    of a shard, and 0 for a file; both are None for a shard that is damaged itself.
+    """
+
+    source: str
+    content: bytes | None
+    index: int | None = 0
+    name: str | None = None
+    reason: str = ""
+
+
+def read_pictures(source: Storage, part: Part) -> Iterator[Picture]:
+    """Yield the pictures of a part. Only one is in memory at a time. Raises OSError if a server does not respond."""
+    if not part.shard:
+        yield from (_read_file(source, name) for name in part.pictures)
+        return
+    try:
+        with source.open(part.shard) as stream:
+            yield from _READERS[shard_kind(stream)](stream, part)
+    except (DataError, pa.ArrowException, *READ_ERRORS) as error:
+        _raise_if_remote(source, error)
+        yield Picture(part.shard, None, None, None, _reason(error))
+
+
+def _read_file(source: Storage, name: str) -> Picture:
+    try:
+        with source.open(name) as stream:
+            return _checked(name, stream.read(MAX_BYTES + 1))
+    except READ_ERRORS as error:
+        _raise_if_remote(source, error)
+        return Picture(name, None, reason=_reason(error))
+
+
+def _raise_if_remote(source: Storage, error: BaseException) -> None:
+    """Raise the error again if it means that a server does not respond."""
+    if not source.is_local and isinstance(error, OSError) and not isinstance(error, GONE | gzip.BadGzipFile):
+        raise error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"it cannot be opened ({shorten(error.strerror)}): check the file"
+    return shorten(error) or type(error).__name__
+
+
+def _checked(source: str, content: bytes, index: int = 0, name: str | None = None) -> Picture:
+    if len(content) > MAX_BYTES:
+        return Picture(source, None, index, name, TOO_LARGE)
+    return Picture(source, content, index, name)
+
+
+def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
+    # The directory of a shard that could be counted is checked already, and checking takes time.
+    archive = open_zip(stream, Path(part.shard), MAX_DIRECTORY_BYTES) if part.count is None else zipfile.ZipFile(stream)
+    for index, entry in list(enumerate(archive.infolist()))[part.start : part.stop]:
+        if entry.is_dir() or not is_visible(entry.filename):
+            continue
+        try:
+            with archive.open(entry) as member:
+                head = member.read(HEAD_BYTES)
+                if _is_wanted(entry.filename, head):
+                    content = head + member.read(MAX_BYTES + 1 - len(head))
+                    yield _checked(part.shard, content, index, entry.filename)
+        except READ_ERRORS as error:
+            yield Picture(part.shard, None, index, entry.filename, _reason(error))
+
+
+def _read_tar(stream: BinaryIO, part: Part) -> Iterator[Picture]:
+    with gzip.open(stream) if shard_kind(stream) == "gzip" else nullcontext(stream) as unpacked:
+        position = 0
+        for index, file in enumerate(list_files(unpacked, Path(part.shard), MAX_SHARD_BYTES)):  # type: ignore[arg-type]
+            if part.stop is not None and index >= part.stop:
+                return
+            if index >= part.start and is_visible(file.name):
+                is_link_back = file.offset < position
+                yield from _read_tar_file(unpacked, part, index, file) if not is_link_back else ()
+            position = max(position, file.offset + file.size)
+
+
+def _read_tar_file(stream: Any, part: Part, index: int, file: TarFile) -> Iterator[Picture]:
+    stream.seek(file.offset)
+    head = stream.read(min(file.size, HEAD_BYTES))
+    if _is_wanted(file.name, head):
+        wanted = min(file.size, MAX_BYTES + 1) - len(head)
+        content = head + stream.read(wanted)
+        if len(content) < file.size <= MAX_BYTES:
+            raise DataError(f"{part.shard} is truncated in {shorten(file.name, 80)}: download it again")
+        yield _checked(part.shard, content, index, file.name)
+
+
+def _read_parquet(stream: BinaryIO, part: Part) -> Iterator[Picture]:
+    for row, content in read_rows(stream, part.start, part.stop):
+        if content is None:
+            yield Picture(part.shard, None, row, None, "the row contains no picture: add its bytes")
+        else:
+            yield _checked(part.shard, content, row)
+
+
+def _read_unknown(stream: BinaryIO, part: Part) -> Iterator[Picture]:  # noqa: ARG001
+    raise DataError(f"{part.shard} is empty, damaged or not what its name says: get it again")
+
+
+_READERS = {
+    "zip": _read_zip,
+    "tar": _read_tar,
+    "gzip": _read_tar,
+    "parquet": _read_parquet,
+    "": _read_unknown,
+}
+
+
+def _is_wanted(name: str, head: bytes) -> bool:
+    return name.lower().endswith(SUFFIXES) or is_picture(head)

@@ -1,0 +1,219 @@
+"""Divide a source into parts: fixed sets of pictures, each of which is read at once and gives one parquet file.
+
+The plan is a file with a line of JSON for each part. So it needs no memory, however many pictures there are, and a part
+means the same pictures after a restart.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from emotion_detection.batch.parquet_shards import open_parquet
+from emotion_detection.batch.storage import Storage
+from emotion_detection.data.archives import READ_ERRORS
+from emotion_detection.data.tar_files import list_files
+from emotion_detection.data.zip_files import open_zip
+from emotion_detection.decoding.images import HEAD_BYTES, SUFFIXES, is_picture
+from emotion_detection.errors import DataError, UsageError
+
+SHARDS = (".zip", ".tar", ".tar.gz", ".tgz", ".parquet")
+MAX_SHARD_BYTES = 1 << 36  # unpacked
+MAX_DIRECTORY_BYTES = 1 << 26  # of a zip file: about half a million files
+BRACES = re.compile(r"\{(?P<first>\d+)\.\.(?P<last>\d+)\}")  # of WebDataset: faces-{000..099}.tar
+MAX_BRACES = 1_000_000
+WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures that are read together: files, or the files or rows [start, stop) of a shard.
+
+    Names are relative to the source. A `stop` of None means the end of the shard. `count` is the number of files or
+    rows; it is None for a shard that cannot be counted without reading it.
+    """
+
+    pictures: tuple[str, ...] = ()
+    shard: str = ""
+    start: int = 0
+    stop: int | None = None
+    count: int | None = None
+
+    def dump(self) -> str:
+        return json.dumps({key: value for key, value in asdict(self).items() if value})
+
+    @classmethod
+    def parse(cls, line: str) -> "Part":
+        fields = json.loads(line)
+        return cls(**(fields | {"pictures": tuple(fields.get("pictures", ()))}))
+
+
+def source_folder(source: Storage) -> Storage:
+    """The folder that the names in a plan are relative to: the source itself, or the folder of its files."""
+    is_file = source.path.lower().endswith((*SHARDS, *SUFFIXES)) and not source.is_local
+    if not is_file and source.filesystem.isdir(source.path):  # over HTTP, this would download a large file
+        return source
+    return source.at(WILDCARD.split(BRACES.split(source.path)[0])[0].rpartition("/")[0])
+
+
+def source_files(source: Storage, folder: Storage) -> list[str] | None:
+    """The names of the files that a source stands for; None means all files in the folder.
+
+    A source is a folder, a file, or a pattern: faces-{000..099}.tar or photos/*.zip. Raises UsageError if there is no
+    such file.
+    """
+    if source.path == folder.path:
+        return None
+    paths = [path for one in _expand(source.path) for path in _matches(source, one)]
+    if not paths:
+        raise UsageError(f"{source} does not exist: use a folder, an archive, a parquet file, or a pattern of them")
+    return [path.removeprefix(folder.path).lstrip("/") for path in paths]
+
+
+def _expand(path: str) -> Iterator[str]:
+    """Replace {000..099} by each of these numbers."""
+    match = BRACES.search(path)
+    if match is None:
+        yield path
+        return
+    first, last = match["first"], match["last"]
+    if not 0 <= int(last) - int(first) < MAX_BRACES:
+        raise UsageError(f"{match[0]} is not a range of numbers: use for example {{000..099}}")
+    for number in range(int(first), int(last) + 1):
+        yield from _expand(f"{path[: match.start()]}{number:0{len(first)}}{path[match.end() :]}")
+
+
+def _matches(storage: Storage, path: str) -> list[str]:
+    if storage.filesystem.exists(path):
+        return [path]
+    if WILDCARD.search(path):
+        return sorted(map(str, storage.filesystem.glob(path)))
+    return []
+
+
+def divide(source: Storage, names: Iterable[str] | None, part_size: int) -> Iterator[Part]:
+    """Yield the parts of a source; `names` are its files, or None for all files in the folder and its subfolders.
+
+    Hidden files, and files that are neither a picture nor a shard by their suffix or content, are left out.
+    """
+    pictures: list[str] = []
+    for name in _walk(source) if names is None else names:
+        if name.lower().endswith(SHARDS):
+            yield from _shard_parts(source, name, part_size)
+        elif names is not None or _is_picture(source, name):
+            pictures.append(name)
+        if len(pictures) == part_size:
+            yield Part(tuple(pictures), count=len(pictures))
+            pictures = []
+    if pictures:
+        yield Part(tuple(pictures), count=len(pictures))
+
+
+def _walk(source: Storage) -> Iterator[str]:
+    """Yield the names of the files in the folder and its subfolders, without hidden ones and links to folders."""
+    walk = os.walk(source.path, onerror=_raise) if source.is_local else source.filesystem.walk(source.path)
+    for folder, folders, files in walk:
+        if source.is_local:
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = str(folder).removeprefix(source.path).strip("/")
+        for name in sorted(files):
+            path = f"{inside}/{name}" if inside else name
+            if is_visible(path):
+                yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def is_visible(name: str) -> bool:
+    """Whether neither a file nor one of its folders is hidden or made by a system."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _is_picture(source: Storage, name: str) -> bool:
+    if source.is_local and not os.path.isfile(source.join(name)):
+        return False  # a pipe would wait for its writer
+    if PurePosixPath(name).suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with source.open(name) as stream:
+            return is_picture(stream.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def _shard_parts(source: Storage, name: str, part_size: int) -> Iterator[Part]:
+    """Divide a shard. The last part goes to its end, where a damage is noticed."""
+    count = _count(source, name)
+    if count is None:
+        yield Part(shard=name)
+        return
+    for start in range(0, max(count, 1), part_size):
+        is_last = start + part_size >= count
+        size = min(part_size, count - start)
+        yield Part(shard=name, start=start, stop=None if is_last else start + size, count=size)
+
+
+def _count(source: Storage, name: str) -> int | None:
+    """The number of files or rows; None for a damaged shard, and if counting would mean reading all of it."""
+    try:
+        with source.open(name) as stream:
+            kind = shard_kind(stream)
+            if kind == "zip":
+                return len(open_zip(stream, Path(name), MAX_DIRECTORY_BYTES).infolist())
+            if kind == "parquet":
+                return _rows(stream)
+            if kind == "tar" and source.is_local:
+                return sum(1 for _ in list_files(stream, Path(name), MAX_SHARD_BYTES))
+    except (DataError, *READ_ERRORS):
+        return None
+    return None
+
+
+def shard_kind(stream: Any) -> str:
+    """The kind of a shard by its content: zip, parquet, tar, gzip or an empty text. Rewinds the stream."""
+    head = stream.read(512)
+    stream.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    return "tar" if head[257:262] == b"ustar" or (len(head) == 512 and not any(head)) else ""
+
+
+def _rows(stream: Any) -> int:
+    return int(open_parquet(stream).metadata.num_rows)
+
+
+def write_plan(parts: Iterable[Part], path: Path) -> tuple[int, int | None]:
+    """Write the plan. Return the number of parts and of pictures, which is None if a shard could not be counted."""
+    number, pictures = 0, 0
+    is_complete = True
+    with path.open("w", encoding="ascii") as stream:
+        for part in parts:
+            stream.write(f"{part.dump()}\n")
+            number += 1
+            pictures += part.count or 0
+            is_complete &= part.count is not None
+    return number, pictures if is_complete else None
+
+
+def offsets(stream: Any) -> Iterator[int]:
+    """Yield the position of each line of a plan in bytes."""
+    position = 0
+    for line in stream:
+        yield position
+        position += len(line)
+
+
+def read_part(stream: Any, offset: int) -> Part:
+    """Read the part at a position of a plan."""
+    stream.seek(offset)
+    return Part.parse(next(islice(stream, 1)).decode("ascii"))
