@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,7 +77,8 @@ def _halving_not_hyperband(value: object) -> object:
 
 
 Null = BeforeValidator(_null_not_none)
-OptionalPath = Annotated[Annotated[str, Field(min_length=1, max_length=1000)] | None, Null]
+PathText = Annotated[str, Field(min_length=1, max_length=1000)]
+OptionalPath = Annotated[PathText | None, Null]
 Balanced = Annotated[Literal["balanced"] | None, Null]
 Pruner = Annotated[Literal["median", "halving"] | None, Null, BeforeValidator(_halving_not_hyperband)]
 
@@ -112,7 +113,13 @@ class Augment(Section):
     scale: Range  # factor
     brightness: Fraction  # maximum, as a fraction of full white, in each direction
     contrast: Range  # factor around mid-gray
+    gamma: Range  # exponent of the gray levels, drawn in log space; above 1 darkens
+    gradient: Fraction  # maximum change of light from one side of the face to the other, as a fraction of full white
+    blur: Annotated[float, Field(ge=0, le=10)]  # maximum standard deviation of a Gaussian blur, in pixels
+    noise: Annotated[float, Field(ge=0, le=64)]  # maximum standard deviation, in gray levels
+    jpeg: Fraction  # probability of a JPEG compression of a random quality
     erase: Fraction  # probability of erasing one random rectangle, 2-20 % of the area
+    erase_with: Literal["noise", "mean"]  # the mean of the face keeps the face's standardization
     mixup: Annotated[float, Field(ge=0, le=10)]  # alpha of the Beta distribution that weights two faces; 0: off
 
 
@@ -120,12 +127,17 @@ class Distillation(Section):
     """Training on the probabilities of teacher models in addition to the labels."""
 
     soft_labels: OptionalPath  # a file written by `emotion-detection soft-labels`
+    teachers: Annotated[tuple[PathText, ...], Field(max_length=8)]  # model.onnx files that label every batch
     weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels have weight 1 - weight
     temperature: Annotated[float, Field(ge=0.1, le=100)]  # above 1 softens the soft labels
 
     @model_validator(mode="after")
     def _soft_labels_have_weight(self) -> "Distillation":
-        if (self.soft_labels is None) != (self.weight == 0):
+        if self.teachers and self.soft_labels:
+            raise ValueError("has soft_labels and teachers: use one of them")
+        if self.teachers and not self.weight:
+            raise ValueError("has teachers, but their weight is 0: use a weight above 0, or write `teachers: []`")
+        if not self.teachers and (self.soft_labels is None) != (self.weight == 0):
             raise ValueError(
                 "needs both soft_labels and a weight above 0, or neither "
                 f"(soft_labels: {self.soft_labels}, weight: {self.weight:g})"
@@ -136,15 +148,19 @@ class Distillation(Section):
 class Train(Section):
     seed: Seed
     initial_weights: OptionalPath  # the weights of an earlier training
-    architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet"]
-    widths: Annotated[tuple[Width, ...], Field(max_length=8)]  # fer_resnet only: channels of each stage, even
-    blocks: Annotated[tuple[Depth, ...], Field(max_length=8)]  # fer_resnet only: residual blocks of each stage
+    architecture: Literal["seed_cnn", "paper_cnn", "mini_xception", "fer_resnet", "fer_vgg"]
+    widths: Annotated[tuple[Width, ...], Field(max_length=8)]  # of fer_resnet and fer_vgg: channels of each stage, even
+    blocks: Annotated[tuple[Depth, ...], Field(max_length=8)]  # their residual blocks or convolutions in each stage
     stem_stride: Literal[1, 2]  # fer_resnet only: 2 halves the resolution in the stem and takes a third of the time
-    standardize: bool  # fer_resnet only: scale each face to mean 0 and standard deviation 1
+    standardize: bool  # fer_resnet and fer_vgg only: scale each face to mean 0 and standard deviation 1
+    head: Annotated[int, Field(ge=0, le=4096, multiple_of=2)]  # fer_resnet only: channels before the pooling; 0: off
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
-    patience: Count  # epochs without a better val_macro_f1 before training stops
+    patience: Count  # epochs without a better one before training stops; without effect with keep: last
+    keep: Literal[
+        "val_macro_f1", "val_loss", "last"
+    ]  # the epoch whose weights are kept: the best by a score, or the last
     batch_size: Annotated[int, Field(ge=2, le=8192, multiple_of=2)]  # even: see training.augmentation
     optimizer: Literal["sgd", "adam"]
     momentum: Fraction  # sgd only, Nesterov momentum
@@ -171,7 +187,7 @@ class Train(Section):
             )
         if IMAGE_SIZE % (self.stem_stride * 2 ** (len(self.widths) - 1)):
             raise ValueError(f"halves {IMAGE_SIZE} pixels too often: use fewer widths and blocks, or stem_stride 1")
-        if self.architecture == "fer_resnet" and self._memory() > MAX_MEMORY:
+        if self.architecture in ("fer_resnet", "fer_vgg") and self._memory() > MAX_MEMORY:
             raise ValueError(
                 f"needs about {self._memory() / 1e9:,.0f} GB of memory: use smaller widths or blocks, or batch_size"
             )
@@ -185,7 +201,7 @@ class Train(Section):
             )
 
     def _memory(self) -> float:
-        """The bytes of a training of fer_resnet, roughly: two 3x3 layers in a block, kept for the gradients."""
+        """The bytes of a training, roughly: two 3x3 layers in a block of fer_resnet, kept for the gradients."""
         weights = maps = 0.0
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             side = IMAGE_SIZE / self.stem_stride / 2**stage
@@ -285,9 +301,17 @@ class Params(Section):
     register_: Register = Field(alias="register")  # `register` is a method of BaseModel
 
 
-def load_params(path: Path) -> Params:
-    """Read and validate params.yaml; ConfigError names the first wrong key and the allowed values."""
-    return check_params(read_yaml(path), str(path))
+def load_params(path: Path, recipes: Sequence[Path] = ()) -> Params:
+    """Read and validate params.yaml; ConfigError names the first wrong key and the allowed values.
+
+    recipes: files whose `train` sections replace settings, in this order.
+    """
+    tree = read_yaml(path)
+    params = check_params(tree, str(path))
+    for recipe in recipes:
+        tree["train"] = unflatten(flatten(tree["train"]) | flatten(load_recipe(recipe).get("train", {})))
+        params = check_params(tree, str(recipe))
+    return params
 
 
 def load_recipe(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from emotion_detection.training.augmentation import ERASED_AREA, _matrices, augm
 CENTER = 23.5
 # The order of faces and the affine map of a face that NumPy's generator drew on 2026-11-26.
 ORDER = [48, 20, 31, 17, 22, 27, 35, 19]
+# The next random value after an augmentation with the settings that existed on 2026-11-26, drawn by that code.
+NEXT = 0.10239894483410406
 MATRIX = [[0.92468, 0.19514, 0.03628], [-0.19514, 0.92468, 6.048]]
 
 
@@ -118,12 +120,14 @@ def test_mixup_blends_images_and_targets_with_the_same_weight(plain):
 
 def test_final_epochs_only_flip_and_shift(params):
     train = params.train.model_copy(update={"epochs": 10, "final_plain_fraction": 0.2})
-    strong = train.augment.model_copy(update={"mixup": 0.4, "erase": 0.5, "shift": 0.1})
+    tones = {"gamma": (0.5, 2), "gradient": 0.3, "blur": 1, "noise": 5, "jpeg": 0.5}
+    strong = train.augment.model_copy(update={"mixup": 0.4, "erase": 0.5, "shift": 0.1, **tones})
     train = train.model_copy(update={"augment": strong})
     assert {augmentation(train, epoch) for epoch in range(1, 9)} == {strong}
     (final,) = {augmentation(train, epoch) for epoch in (9, 10)}
     assert (final.flip, final.shift, final.rotate_deg, final.scale) == (True, 0.04, 0, (1, 1))
     assert final.erase == final.mixup == 0
+    assert (final.gamma, final.gradient, final.blur, final.noise, final.jpeg) == ((1, 1), 0, 0, 0, 0)
     assert augmentation(train.model_copy(update={"final_plain_fraction": 0}), 10) == strong
 
 
@@ -248,3 +252,68 @@ def test_erasing_changes_a_single_rectangle_of_the_allowed_area(plain):
     assert 0.8 * largest < max(areas) <= largest
     assert np.min(places, axis=0)[:2].tolist() == [0, 0]
     assert np.max(places, axis=0)[2:].tolist() == [47, 47]
+
+
+def test_settings_that_are_off_draw_nothing(plain):
+    """Otherwise the soft labels in recipes/soft_labels would belong to other faces."""
+    settings = plain.model_copy(update={"erase": 0.5, "rotate_deg": 15, "shift": 0.1, "flip": True, "brightness": 0.1})
+    generator = rng()
+    augment(noise(), settings, generator)
+    assert generator.random() == NEXT
+
+
+def test_gamma_bends_the_gray_levels_within_its_limits(plain):
+    result = augmented(ramp(), plain, gamma=(0.5, 2.0)).reshape(64, -1).astype(float)
+    assert (np.diff(result, axis=1) >= 0).all()
+    assert (result[:, 0] == 0).all()
+    assert (result[:, -1] == 255).all()
+    exponents = np.log(result[:, 1152] / 255) / np.log(ramp(1).ravel()[1152] / 255)
+    assert 0.48 < exponents.min() < 0.7
+    assert 1.5 < exponents.max() < 2.05
+    assert 0.3 < (exponents < 1).mean() < 0.7  # darker and brighter equally often
+
+
+def test_gradient_lights_one_side_and_keeps_the_mean(plain):
+    gray = np.full((64, 48, 48), 128, np.uint8)
+    result = augmented(gray, plain, gradient=0.4).astype(float)
+    spread = result.max(axis=(1, 2)) - result.min(axis=(1, 2))
+    assert spread.max() <= 0.4 * 255 + 1
+    assert spread.max() > 0.3 * 255
+    np.testing.assert_allclose(result.mean(axis=(1, 2)), 128, atol=1)
+    brightest = result.reshape(64, -1).argmax(axis=1)
+    assert len(set(brightest.tolist())) > 3  # corners and edges: in every direction
+
+
+def test_blur_removes_details_and_keeps_the_mean(plain):
+    result = augmented(noise(), plain, blur=2)
+    details = np.abs(np.diff(result.astype(int), axis=2)).mean(axis=(1, 2))
+    sharp = np.abs(np.diff(noise().astype(int), axis=2)).mean()
+    assert details.min() < 0.2 * sharp
+    assert details.max() > 0.8 * sharp
+    np.testing.assert_allclose(result.mean(axis=(1, 2)), noise().mean(axis=(1, 2)), atol=2)
+
+
+def test_noise_has_up_to_its_standard_deviation(plain):
+    deviation = augmented(np.full((64, 48, 48), 128, np.uint8), plain, noise=20).std(axis=(1, 2))
+    assert deviation.max() < 21
+    assert deviation.max() > 15
+    assert deviation.min() < 5
+
+
+def test_jpeg_changes_its_share_of_the_faces(plain):
+    changed = (augmented(noise(200), plain, jpeg=0.4) != noise(200)).any(axis=(1, 2))
+    assert 0.3 < changed.mean() < 0.5
+
+
+def test_erasing_with_the_mean_keeps_mean_and_deviation(plain):
+    """A network that standardizes each face would otherwise see all pixels changed."""
+    faces = ramp(200) // 4 + 20  # dark: noise has another mean
+    with_noise, with_mean = (augmented(faces, plain, erase=0.99, erase_with=kind) for kind in ("noise", "mean"))
+    erased = (with_mean != faces).any(axis=(1, 2))
+    assert erased.mean() > 0.9
+    for measure in (np.mean, np.std):
+        before = measure(faces, axis=(1, 2))
+        change = [np.abs(measure(each, axis=(1, 2)) - before).mean() for each in (with_noise, with_mean)]
+        assert change[1] < change[0] / 3 or change[1] < 1
+    values = [np.unique(after[after != before]) for after, before in zip(with_mean, faces, strict=True)]
+    assert all(len(each) <= 1 for each in values)

@@ -1,12 +1,14 @@
 """Training targets combine labels and soft labels, and soft labels for other data or settings are refused."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.support.onnx_files import write_linear
+from tests.support.paths import PRETRAINED
 
 from emotion_detection.config import Distillation
 from emotion_detection.errors import ConfigError, ModelError
@@ -14,9 +16,12 @@ from emotion_detection.inference.classifier import EmotionClassifier, mirror_ave
 from emotion_detection.training.augmentation import batches
 from emotion_detection.training.content_addressed import write_content_addressed
 from emotion_detection.training.distillation import (
+    Teachers,
     augmentation_settings,
+    check_teachers,
     read_soft_labels,
     save_soft_labels,
+    teacher_digests,
 )
 from emotion_detection.training.distillation import targets as targets_of
 from emotion_detection.training.initial_weights import save_initial_weights
@@ -46,7 +51,7 @@ def saved(train_faces, teacher, classifier, tmp_path_factory):
 
 
 def distillation(path, weight=0.7, temperature=1.0):
-    return Distillation(soft_labels=path and str(path), weight=weight, temperature=temperature)
+    return Distillation(soft_labels=path and str(path), teachers=(), weight=weight, temperature=temperature)
 
 
 @pytest.fixture
@@ -254,3 +259,104 @@ def test_soft_labels_of_objects_are_refused(train_faces, targets, tmp_path):
     np.savez(stream, probabilities=np.array([{}] * 14, dtype=object), faces=np.array("x"))
     with pytest.raises(ModelError, match=r"cannot be used .* contains objects"):
         targets(distillation(write_content_addressed(stream.getvalue(), tmp_path)), train_faces)
+
+
+def test_settings_without_later_keys_have_the_text_of_older_files(params):
+    """So that older files fit, and equal settings give equal files."""
+    train = params.train
+    assert set(json.loads(augmentation_settings(train))["augment"]) == {
+        "flip", "shift", "rotate_deg", "scale", "brightness", "contrast", "erase", "mixup"
+    }  # fmt: skip
+    changed = train.model_copy(update={"augment": train.augment.model_copy(update={"noise": 4})})
+    assert json.loads(augmentation_settings(changed))["augment"]["noise"] == 4
+
+
+def test_older_soft_labels_do_not_fit_a_later_augmentation(augmented, train_faces):
+    augment = augmented.augment.model_copy(update={"gamma": (0.5, 2.0)})
+    with pytest.raises(ConfigError, match=r"train.augment.gamma \[1, 1\] \(not \[0.5, 2.0\]\): use the same settings"):
+        targets_of(augmented.model_copy(update={"augment": augment}), train_faces)
+
+
+def matching(*teachers, weight=0.75, temperature=1.0):
+    """Settings of function matching."""
+    paths = tuple(str(teacher) for teacher in teachers)
+    return Distillation(soft_labels=None, teachers=paths, weight=weight, temperature=temperature)
+
+
+def matched_batches(train, faces, epoch):
+    targets, soft_labels = targets_of(train, faces)
+    assert soft_labels is None
+    settings = {"batch_size": train.batch_size, "seed": train.seed, "epoch": epoch}
+    return list(batches(faces, targets, train.augment, **settings, teach=Teachers(train.distillation)))
+
+
+def test_teachers_label_each_view_as_the_student_sees_it(tiny, train_faces, teacher, classifier):
+    augment = tiny.augment.model_copy(update={"mixup": 0.4})
+    plain = tiny.model_copy(update={"augment": augment})
+    train = plain.model_copy(update={"distillation": matching(teacher)})
+    views = []
+    for epoch in (1, 2, 3):
+        pairs = zip(matched_batches(train, train_faces, epoch), batches_of(plain, train_faces, epoch), strict=True)
+        for (images, targets), (expected_images, labels) in pairs:
+            np.testing.assert_array_equal(images, expected_images)
+            expected = 0.25 * labels + 0.75 * classifier.probabilities(images[..., 0])
+            np.testing.assert_allclose(targets, expected, atol=1e-5)
+            assert targets.dtype == np.float32
+            views.append(images.tobytes())
+    assert len(set(views)) == len(views)  # no view repeats
+
+
+def test_several_teachers_are_averaged_and_softened(train_faces, teacher, classifier, tmp_path):
+    other = write_linear(tmp_path / "other.onnx", seed=5)
+    images = train_faces.images[:4]
+    mean = (classifier.probabilities(images) + EmotionClassifier(other).probabilities(images)) / 2
+    np.testing.assert_allclose(Teachers(matching(teacher, other, weight=1.0))(images), mean, atol=1e-6)
+    softened = Teachers(matching(teacher, other, weight=0.5, temperature=4.0))(images)
+    np.testing.assert_allclose(softened.sum(axis=1), 0.5, rtol=1e-5)
+    assert (softened.max(axis=1) < 0.5 * mean.max(axis=1)).all()
+
+
+def test_missing_teacher_is_refused(params, tmp_path):
+    train = params.train.model_copy(update={"distillation": matching(tmp_path / "gone.onnx")})
+    for use in (lambda: check_teachers(train, "fer2013"), lambda: Teachers(train.distillation)):
+        with pytest.raises(ModelError, match=r"gone\.onnx does not exist: correct train\.distillation\.teachers"):
+            use()
+
+
+def test_teacher_of_another_data_set_is_refused(params):
+    train = params.train.model_copy(update={"distillation": matching(PRETRAINED / "model.onnx")})
+    check_teachers(train, "fer2013")
+    with pytest.raises(ModelError, match="was trained on fer2013, but the faces are of sample"):
+        check_teachers(train, "sample")
+
+
+def test_digests_identify_the_teachers_of_equal_paths(params, tmp_path):
+    path = tmp_path / "model.onnx"
+    train = params.train.model_copy(update={"distillation": matching(path)})
+    digests = set()
+    for seed in (1, 2):
+        write_linear(path, seed=seed)
+        digests.add(teacher_digests(train))
+    assert len(digests) == 2
+    assert teacher_digests(params.train) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"soft_labels": "some.npz"}, "has soft_labels and teachers: use one of them"),
+        ({"weight": 0}, "has teachers, but their weight is 0"),
+        ({"teachers": ("",)}, "at least 1 character"),
+    ],
+)
+def test_contradicting_settings_of_teachers_are_refused(changes, words):
+    settings = {"soft_labels": None, "teachers": ("a.onnx",), "weight": 0.5, "temperature": 1}
+    with pytest.raises(ValueError, match=words):
+        Distillation.model_validate(settings | changes)
+
+
+@pytest.mark.slow
+def test_training_learns_from_teachers(tiny, teacher, drawn):
+    train = tiny.model_copy(update={"distillation": matching(teacher), "epochs": 1})
+    (row,) = fit(train, drawn, on_epoch=lambda _: None).history
+    assert 1.2 < row["loss"] < 3  # without the teachers, the targets would sum to 0.25

@@ -162,6 +162,36 @@ def test_best_epoch_is_kept_and_patience_stops_the_training(tiny, drawn, monkeyp
     assert losses[3] != pytest.approx(losses[1], rel=1e-3)
 
 
+def test_last_epoch_is_kept_and_patience_does_not_stop_the_training(tiny, drawn, monkeypatch, tmp_path):
+    scores = iter([0.9, 0.5, 0.1])
+    monkeypatch.setattr(trainer, "macro_f1", lambda *_: next(scores))
+    train = tiny.model_copy(update={"keep": "last", "patience": 1})
+    result = fit(train, drawn, checkpoint=tmp_path, on_epoch=ignore_epoch)
+    losses = [row["val_loss"] for row in result.history]
+    assert len(losses) == 3
+    assert val_loss(result, drawn) == pytest.approx(losses[-1], rel=1e-4)
+    assert losses[-1] != pytest.approx(losses[0], rel=1e-3)
+    resumed = fit(train, drawn, checkpoint=tmp_path, on_epoch=lambda _: pytest.fail("an epoch was repeated"))
+    assert_same_weights(resumed.model, result.model)
+
+
+def test_epoch_of_the_smallest_loss_is_kept(tiny, drawn, monkeypatch):
+    scores, losses = iter([0.1, 0.2, 0.3]), iter([0.5, 0.2, 0.4])
+    validate = trainer._Trainer._validate
+    kept = []
+
+    def scored(self):
+        measured, weights = validate(self)
+        kept.append(weights)
+        return measured | {"val_loss": next(losses)}, weights
+
+    monkeypatch.setattr(trainer, "macro_f1", lambda *_: next(scores))
+    monkeypatch.setattr(trainer._Trainer, "_validate", scored)
+    result = fit(tiny.model_copy(update={"keep": "val_loss"}), drawn, on_epoch=ignore_epoch)
+    for weight, expected in zip(result.weights, kept[1], strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
 def test_moving_average_is_validated_and_kept_without_changing_the_training(tiny, trained, drawn):
     without = fit(tiny.model_copy(update={"ema": 0.0}), drawn, on_epoch=ignore_epoch)
     for row, row_without in zip(trained.result.history, without.history, strict=True):

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from tests.support.fer_files import random_faces
+from tests.support.paths import PRETRAINED
 from tests.support.vote_files import random_votes
 
 from emotion_detection.config import Distillation
@@ -95,7 +97,7 @@ def test_soft_labels_are_added_to_targets_with_votes(settings, tmp_path):
     """Soft labels that were made before the votes were added fit the same faces."""
     teacher = np.full(ONE_HOT.shape, 1 / 7)
     path = save_soft_labels(teacher, FACES, [], tmp_path)
-    distillation = Distillation(soft_labels=str(path), weight=0.25, temperature=1)
+    distillation = Distillation(soft_labels=str(path), teachers=(), weight=0.25, temperature=1)
     result, added = targets(settings(0.6, distillation=distillation), VOTED)
     assert added is None
     expected = 0.75 * label_targets(settings(0.6), VOTED) + 0.25 * teacher
@@ -114,7 +116,7 @@ def test_model_of_teachers_or_weights_with_votes_learned_from_them(settings, tmp
     weights = save_initial_weights([np.zeros(3, np.float32)], tmp_path, label_source=source)
     assert label_tags(settings(0, initial_weights=str(weights)), FACES, "fer2013") == {"label_source": expected}
     path = save_soft_labels(np.full(ONE_HOT.shape, 1 / 7), FACES, [], tmp_path, label_source=source)
-    student = settings(0, distillation=Distillation(soft_labels=str(path), weight=0.5, temperature=1))
+    student = settings(0, distillation=Distillation(soft_labels=str(path), teachers=(), weight=0.5, temperature=1))
     assert label_tags(student, FACES, "fer2013") == {"label_source": expected}
     assert targets(student, FACES)[0].shape == ONE_HOT.shape  # the comment does not disturb the reader
 
@@ -123,3 +125,16 @@ def test_files_without_votes_do_not_change(tmp_path):
     weights = [np.zeros(3, np.float32)]
     plain, named = (save_initial_weights(weights, tmp_path, label_source=source) for source in ("", "FER-2013"))
     assert plain == named
+
+
+def test_student_of_teachers_with_votes_learned_from_them(settings, tmp_path):
+    teachers = {}
+    for source in ("FER-2013", "FER-2013 and FER+"):
+        model = onnx.load(PRETRAINED / "model.onnx")
+        model.metadata_props.add(key="label_source", value=source)
+        teachers[source] = str(tmp_path / f"{len(source)}.onnx")
+        onnx.save(model, teachers[source])
+    for named, expected in ((["FER-2013"], "FER-2013"), (list(teachers), "FER-2013 and FER+")):
+        paths = tuple(teachers[source] for source in named)
+        student = settings(0, distillation=Distillation(soft_labels=None, teachers=paths, weight=1, temperature=1))
+        assert label_tags(student, FACES, "fer2013") == {"label_source": expected}

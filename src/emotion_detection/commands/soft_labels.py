@@ -9,18 +9,18 @@ from tqdm import tqdm
 from emotion_detection.arrays import Images, Probabilities
 from emotion_detection.config import Train, load_params
 from emotion_detection.data.dataset import Faces, load
-from emotion_detection.errors import ConfigError, ModelError, UsageError
+from emotion_detection.errors import ConfigError, UsageError
 from emotion_detection.experiments.provenance import read_data_report
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
 from emotion_detection.training.augmentation import batches
-from emotion_detection.training.content_addressed import read_comment
 from emotion_detection.training.distillation import (
     UNCHANGED,
     augmentation_settings,
+    load_teacher,
     read_soft_labels,
     save_soft_labels,
 )
-from emotion_detection.training.votes import votes_comment
+from emotion_detection.training.votes import learned_from, votes_comment
 
 MAX_EPOCHS = 1000  # 28,709 faces then take 400 MB
 
@@ -97,26 +97,13 @@ def _predictor(path: Path, faces: Faces, dataset: str) -> Callable[[], Probabili
 
 def _label_source(teachers: Sequence[Path]) -> str:
     """The label_source of a teacher that learned from votes; "" if none did or it is not recorded."""
-    for path in teachers:
-        if path.suffix == ".npz":
-            source = read_comment(path).decode(errors="replace")
-        else:
-            source = EmotionClassifier(path).metadata.get("label_source", "")
-        if votes_comment(source):
-            return source
-    return ""
+    return next((source for source in map(learned_from, teachers) if votes_comment(source)), "")
 
 
 def _load_teacher(path: Path, dataset: str) -> EmotionClassifier:
     if path.suffix == ".npz":
         raise UsageError(f"{path} contains soft labels, which cannot predict augmented faces: use model.onnx files")
-    teacher = EmotionClassifier(path)
-    trained_on = teacher.metadata.get("dataset", "an unknown data set")
-    if trained_on != dataset:
-        raise ModelError(
-            f"{path} was trained on {trained_on}, but the faces are of {dataset}: use models trained on {dataset}"
-        )
-    return teacher
+    return load_teacher(path, dataset)
 
 
 def _augmented_batches(faces: Faces, train: Train, epochs: int) -> Iterator[Images]:

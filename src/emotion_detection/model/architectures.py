@@ -88,14 +88,35 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
     arXiv 1812.01187). All layers are mirror-equivariant: a face and its mirror image get the same probabilities. This
     requires an even width of the feature maps at every stride of 2.
     """
-    if train.standardize:
-        x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
+    x = _standardized(x, train)
     x = _mirror_conv_norm(x, train.widths[0] // STEM_DIVISOR, activation="relu", image_input=True)
     x = _mirror_conv_norm(x, train.widths[0], stride=train.stem_stride, activation="relu")
     for stage, (width, count) in enumerate(zip(train.widths, train.blocks, strict=True)):
         for block in range(count):
             x = _residual_block(x, width, stride=2 if stage and not block else 1)
+    if train.head:  # half of the last maps mirror the others, which leaves few features for the classes
+        x = _mirror_conv_norm(x, train.head, kernel=1, activation="relu")
     return _logits(layers.GlobalAveragePooling2D()(x), train, dense=MirrorDense)
+
+
+def fer_vgg(x: Tensor, train: Train) -> Tensor:
+    """Plain convolutions and max pooling (Simonyan & Zisserman 2015, arXiv 1409.1556) at full resolution.
+
+    Khaireddin & Chen 2021 (arXiv 2105.03588) use such a network for FER-2013. It shares no layer with fer_resnet, so
+    that it makes other mistakes as a teacher.
+    """
+    x = _standardized(x, train)
+    for width, count in zip(train.widths, train.blocks, strict=True):
+        for _ in range(count):
+            x = _conv_norm(x, width, activation="relu")
+        x = layers.MaxPooling2D()(x)
+    return _logits(layers.GlobalAveragePooling2D()(x), train)
+
+
+def _standardized(x: Tensor, train: Train) -> Tensor:
+    if not train.standardize:
+        return x
+    return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, dtype="float32")(x)
 
 
 def _half(width: int) -> int:
@@ -152,4 +173,5 @@ NETWORKS: dict[str, Callable[[Tensor, Train], Tensor]] = {
     "paper_cnn": paper_cnn,
     "mini_xception": mini_xception,
     "fer_resnet": fer_resnet,
+    "fer_vgg": fer_vgg,
 }

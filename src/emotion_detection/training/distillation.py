@@ -1,4 +1,4 @@
-"""Soft labels: the probabilities of teacher models as a file, and the training targets made from them."""
+"""Soft labels: the probabilities of teacher models, as a file or for each batch, and the targets made from them."""
 
 import io
 import json
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from emotion_detection.arrays import Probabilities
-from emotion_detection.config import Distillation, Train, flatten
+from emotion_detection.arrays import Images, Probabilities
+from emotion_detection.config import Distillation, Train, flatten, unflatten
 from emotion_detection.data.dataset import Faces, digest
 from emotion_detection.decoding.npz import Header, Npz
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ConfigError, ModelError, shorten
+from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.training.content_addressed import file_digest, open_content_addressed, write_content_addressed
 from emotion_detection.training.votes import label_targets, votes_comment
 
@@ -23,14 +24,28 @@ Settings = dict[str, Any]  # of `augmentation_settings`, by dotted key
 
 MAX_DIFFERENCES = 5  # in an error message
 MAX_TEXT = 4 * 10_000  # bytes of a text: the settings of the augmentation have 200 characters
+TEACHER_REMEDY = "correct train.distillation.teachers, or train that model first"
 UNCHANGED = ""  # in place of augmentation settings: the soft labels are those of the unchanged faces
+# Settings of the augmentation that older files do not have, with the values that change nothing.
+LATER: Settings = {
+    "augment.gamma": [1, 1],
+    "augment.gradient": 0,
+    "augment.blur": 0,
+    "augment.noise": 0,
+    "augment.jpeg": 0,
+    "augment.erase_with": "noise",
+}
 REMEDY = "`emotion-detection soft-labels` creates one and prints the settings for params.yaml"
 
 
 def augmentation_settings(train: Train) -> str:
-    """Return, as JSON, the settings that determine the order and the augmentation of the faces in every epoch."""
-    settings = train.model_dump(mode="json", include={"seed", "batch_size", "augment"})
-    return json.dumps(settings, sort_keys=True)
+    """Return, as JSON, the settings that determine the order and the augmentation of the faces in every epoch.
+
+    Those of LATER that are off are left out, so that the same settings have the same text as before.
+    """
+    settings = flatten(train.model_dump(mode="json", include={"seed", "batch_size", "augment"}))
+    chosen = {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+    return json.dumps(unflatten(chosen), sort_keys=True)
 
 
 def save_soft_labels(
@@ -65,15 +80,15 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
     """Return the target of each face, f32 (n,7), and what to add to those of augmented faces, f32 (v,m,7) or None.
 
     A target is (1 - weight) * `label_targets` + weight * softened soft label. Soft labels for the unchanged faces are
-    part of the first array. `batches` adds soft labels for augmented faces: teacher and student then see the same
-    input (Beyer et al. 2022, arXiv 2106.05237).
+    part of the first array. `batches` adds soft labels for augmented faces, of a file or of `Teachers`: teacher and
+    student then see the same input (Beyer et al. 2022, arXiv 2106.05237).
 
     Raise ModelError if the file of soft labels is missing, damaged or made for other faces, and ConfigError if it was
     made with another augmentation, or if train.votes needs votes that the faces do not have.
     """
     distillation, hard_targets = train.distillation, label_targets(train, faces)
     if distillation.soft_labels is None:
-        return hard_targets, None
+        return (1 - distillation.weight) * hard_targets, None
     path = Path(distillation.soft_labels)
     probabilities, augmentation = _read(path, faces)
     soft_labels = distillation.weight * _soften(probabilities, distillation)
@@ -84,9 +99,48 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
     return hard_targets, soft_labels
 
 
+class Teachers:
+    """Models that label each batch as the student sees it, so that no view of a face repeats."""
+
+    def __init__(self, distillation: Distillation) -> None:
+        """Raise ModelError if a file of distillation.teachers is missing or not a usable model."""
+        self._distillation = distillation
+        self._models = [load_teacher(Path(path)) for path in distillation.teachers]
+
+    def __call__(self, images: Images) -> Probabilities:
+        """Return what to add to the targets of images u8 (b,48,48): weight * softened mean probabilities, f32 (b,7)."""
+        mean: Probabilities = np.mean([model.probabilities(images) for model in self._models], axis=0)
+        return self._distillation.weight * _soften(mean, self._distillation)
+
+
+def load_teacher(path: Path, dataset: str = "") -> EmotionClassifier:
+    """Load a model.onnx. Raise ModelError if it was trained on another data set than `dataset`; "" accepts all."""
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: {TEACHER_REMEDY}")
+    teacher = EmotionClassifier(path)
+    trained_on = teacher.metadata.get("dataset", "an unknown data set")
+    if dataset and trained_on != dataset:
+        raise ModelError(
+            f"{path} was trained on {trained_on}, but the faces are of {dataset}: use models trained on {dataset}"
+        )
+    return teacher
+
+
+def check_teachers(train: Train, dataset: str) -> None:
+    """Raise ModelError if a teacher that labels each batch cannot be used or was trained on another data set."""
+    for path in train.distillation.teachers:
+        load_teacher(Path(path), dataset)
+
+
+def teacher_digests(train: Train) -> str:
+    """The SHA-256 (hex) of the teachers that label each batch, in one text: their paths do not identify them."""
+    return "".join(file_digest(Path(path), TEACHER_REMEDY) for path in train.distillation.teachers)
+
+
 def _check_augmentation(augmentation: Settings, train: Train, path: Path) -> None:
-    expected = augmentation | {"final_plain_fraction": 0}
-    actual = flatten(json.loads(augmentation_settings(train)) | {"final_plain_fraction": train.final_plain_fraction})
+    expected = LATER | augmentation | {"final_plain_fraction": 0}
+    current = flatten(json.loads(augmentation_settings(train)))
+    actual = LATER | current | {"final_plain_fraction": train.final_plain_fraction}
     different = [
         f"train.{shorten(key, 50)} {shorten(value, 50)} (not {actual.get(key)})"
         for key, value in expected.items()

@@ -37,8 +37,8 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
             raise ModelError(f"{path} contains no weights: {REMEDY}")
         if [header.shape for header in arrays.headers.values()] != expected:
             raise ModelError(
-                f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride "
-                "and standardize, or another file"
+                f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride, "
+                "standardize and head, or another file"
             )
         weights = [arrays.read(name).astype(np.float32) for name in arrays.headers]
     if not all(np.isfinite(weight).all() for weight in weights):

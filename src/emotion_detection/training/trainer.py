@@ -21,7 +21,7 @@ from emotion_detection.evaluation.metrics import macro_f1
 from emotion_detection.model.architectures import build, to_keras_layers
 from emotion_detection.training.augmentation import augmentation, batches
 from emotion_detection.training.checkpoint import Epoch, State, load_state, save_state
-from emotion_detection.training.distillation import targets
+from emotion_detection.training.distillation import Teachers, targets
 from emotion_detection.training.distribution import Distribution
 from emotion_detection.training.initial_weights import load_initial_weights
 from emotion_detection.training.optimizer import compile_for, resolve_precision
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The calibrated model with the weights of its best epoch (largest val_macro_f1), and the metrics of all epochs.
+    """The calibrated model with the weights of the epoch that train.keep chooses, and the metrics of all epochs.
 
     weights: the weights of that epoch before the conversion to layers of Keras, for `save_initial_weights`.
     temperature: the divisor of the model's logits, fitted on val.
@@ -98,6 +98,7 @@ class _Trainer:
             compile_for(self._model, train, steps=self._steps_per_epoch * train.epochs)
             self._model.optimizer.build(self._model.trainable_variables)
         self._targets, self._soft_labels = targets(train, self._train_faces)
+        self._teach = Teachers(train.distillation) if train.distillation.teachers else None
         self._distribution.prepare(self._model, self._train_faces.images[:2, ..., np.newaxis], self._targets[:2])
         self._class_weight = _class_weight(self._train_faces.labels) if train.class_weight == "balanced" else None
         self.best_weights: list[NDArray[np.float32]] = []
@@ -106,12 +107,16 @@ class _Trainer:
     @property
     def finished(self) -> bool:
         done = len(self.history)
-        return done >= self._train.epochs or done - self._best_epoch >= self._train.patience
+        return done >= self._train.epochs or done - self._kept_epoch >= self._train.patience
 
     @property
-    def _best_epoch(self) -> int:
-        scores = [row["val_macro_f1"] for row in self.history]
-        return 1 + scores.index(max(scores)) if scores else 0
+    def _kept_epoch(self) -> int:
+        """The epoch whose weights are kept, counted from 1; 0 before the first. The first one of equal scores."""
+        if self._train.keep == "last" or not self.history:
+            return len(self.history)
+        sign = -1 if self._train.keep == "val_loss" else 1
+        scores = [sign * row[self._train.keep] for row in self.history]
+        return 1 + scores.index(max(scores))
 
     def best_model(self) -> tuple[keras.Model, float]:
         """Return the best weights in a calibrated network of Keras layers, and its temperature.
@@ -135,7 +140,7 @@ class _Trainer:
         scores, weights = self._validate()
         _check_loss(scores["val_loss"], epoch)  # the last step can spoil the weights after its loss was computed
         self.history.append({"epoch": epoch, **metrics, **scores, "learning_rate": rate, "images_per_second": speed})
-        if self._best_epoch == epoch:
+        if self._kept_epoch == epoch:
             self.best_weights = weights
         return self.history[-1]
 
@@ -151,6 +156,7 @@ class _Trainer:
             seed=self._train.seed,
             epoch=epoch,
             soft_labels=self._soft_labels,
+            teach=self._teach,
         )
         bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps_per_epoch, unit="batch", leave=False)
         for images, batch_targets in bar:

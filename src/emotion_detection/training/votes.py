@@ -11,6 +11,7 @@ from emotion_detection.config import Train
 from emotion_detection.data.dataset import Faces, Votes, votes_digest
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ConfigError
+from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.training.content_addressed import read_comment
 
 FOLDS = 5
@@ -95,11 +96,19 @@ def label_tags(train: Train, faces: Faces, dataset: str) -> dict[str, str]:
     A model also learns from the votes that its teachers, or the network of its initial weights, learned from.
     """
     name = NAMES.get(dataset, dataset)
-    parents = [Path(parent) for parent in (train.initial_weights, train.distillation.soft_labels) if parent]
-    if not train.votes and not any(read_comment(parent).endswith(FER_PLUS.encode()) for parent in parents):
+    distillation = train.distillation
+    parents = [Path(one) for one in (train.initial_weights, distillation.soft_labels, *distillation.teachers) if one]
+    if not train.votes and not any(learned_from(parent).endswith(FER_PLUS) for parent in parents):
         return {"label_source": name}
     tags = {"label_source": name + FER_PLUS}
     return tags | {"votes_digest": votes_digest(faces)} if train.votes else tags
+
+
+def learned_from(parent: Path) -> str:
+    """The label_source of a model.onnx, of initial weights or of soft labels; "" if it is not recorded."""
+    if parent.suffix == ".onnx":
+        return EmotionClassifier(parent).metadata.get("label_source", "")
+    return read_comment(parent).decode(errors="replace")
 
 
 def votes_comment(label_source: str) -> bytes:
