@@ -5,6 +5,7 @@ LAST ?= 10
 DEMO_PORT ?= 7860
 WORKERS ?= 1
 JOBS ?= 2
+BUILD := build
 VENV := .venv
 INSTALLED := $(VENV)/installed
 LOCK := requirements.lock
@@ -24,7 +25,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data repro tune demo test test-fast fuzz check ui compare adopt release ship lock
+.PHONY: help setup data repro champion tune demo test test-fast fuzz check ui compare adopt release ship lock
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +43,19 @@ repro: $(INSTALLED) ## run the stages that are out of date: prepare, train, eval
 	@$(FREE_DVC)
 	@dvc repro
 	@python -m emotion_detection.experiments.registered build/registered.json || dvc repro --force --single-item register
+
+CHAMPION := $(if $(SAMPLE),build/champion,recipes/champion)
+
+champion: $(INSTALLED) ## make the best model again, from its teachers on; SAMPLE=1 tries the pipeline on the sample
+ifdef SAMPLE
+	@mkdir -p $(CHAMPION)/.dvc
+	@cp recipes/champion/dvc.yaml recipes/champion/sample/params.yaml $(CHAMPION)
+	@cp recipes/champion/.dvc/config $(CHAMPION)/.dvc
+	@cd $(CHAMPION) && { [ -e data.dvc ] || dvc import-url --quiet ../../sample data; }
+else
+	@[ -d data ] || { echo "data/ does not exist: run make data SOURCE=..., or make champion SAMPLE=1" >&2; exit 1; }
+endif
+	@cd $(CHAMPION) && { $(FREE_DVC); dvc repro; }
 
 tune: $(INSTALLED) ## search for better settings; WORKERS=2 runs two processes, STUDY= and OPTUNA_STORAGE= join a search
 	@$(FREE_DVC)
@@ -62,8 +76,9 @@ adopt: $(INSTALLED) ## write the settings of a recipe into params.yaml: FROM=rec
 	@emotion-detection adopt "$(FROM)" --params params.yaml
 
 release: $(INSTALLED) ## replace the shipped model with the pipeline's: RECIPE=recipes/fer_resnet.yaml
-	@emotion-detection release --faces build/faces.npz --data-report build/data_report.json \
-		--model build/model --report build/report --recipe "$(RECIPE)" --pretrained src/emotion_detection/pretrained
+	@emotion-detection release --faces $(BUILD)/faces.npz --data-report $(BUILD)/data_report.json \
+		--model $(BUILD)/model --report $(BUILD)/report --recipe "$(RECIPE)" $(if $(OVERLAY),--overlay "$(OVERLAY)") \
+		--pretrained src/emotion_detection/pretrained
 
 ship:
 	@echo "make ship is now make release" >&2; exit 1

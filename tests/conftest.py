@@ -46,7 +46,8 @@ def params() -> Params:
 def plain() -> Augment:
     """No augmentation at all."""
     nothing = {"flip": False, "shift": 0, "rotate_deg": 0, "brightness": 0, "erase": 0, "mixup": 0}
-    return Augment.model_validate(nothing | {"scale": (1, 1), "contrast": (1, 1)})
+    later = {"gamma": (1, 1), "gradient": 0, "blur": 0, "noise": 0, "jpeg": 0, "erase_with": "noise"}
+    return Augment.model_validate(nothing | later | {"scale": (1, 1), "contrast": (1, 1)})
 
 
 @pytest.fixture(scope="session")

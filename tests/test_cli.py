@@ -16,6 +16,7 @@ COMMANDS = (
     "release",
     "compare",
     "ui",
+    "serve",
     "seed-registry",
     "draw-sample",
 )

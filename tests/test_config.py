@@ -313,3 +313,15 @@ def test_batch_is_not_larger_than_the_train_split():
 def test_finalists_of_the_largest_seed_have_valid_seeds():
     params = check_params(changed("train.seed", 2**32 - 1), "")
     assert all(0 <= seed < 2**32 for seed in finalist_seeds(params))
+
+
+def test_recipes_replace_settings_of_train_in_their_order(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("train: {epochs: 7, widths: [8, 16, 24], augment: {noise: 3}}\n")
+    second.write_text("train: {epochs: 9}\n")
+    train = load_params(COMMITTED, [first, second]).train
+    assert (train.epochs, train.widths, train.augment.noise) == (9, (8, 16, 24), 3)
+    assert train.augment.shift == load_params(COMMITTED).train.augment.shift
+    second.write_text("train: {epoch: 9}\n")
+    with pytest.raises(ConfigError, match=r"second\.yaml: train\.epoch is not a parameter"):
+        load_params(COMMITTED, [first, second])

@@ -22,6 +22,8 @@ source, Ctrl-C writes nothing, and the exit status is 130.
 app = App(name="emotion-detection", help=HELP, version=lambda: version("emotion-detection"))
 for name, function, summary in (
     ("predict", "predict:predict", PREDICT),
+    ("serve", "serve:serve", "Serve the model over HTTP: pictures or faces in, readings out."),
+    ("batch", "batch:batch", "Read any number of pictures into parquet files, on one machine or many."),
     ("data", "data:add_data", "Put a copy of FER-2013 into data/ and track it with DVC."),
     ("adopt", "adopt:adopt", "Write the settings of a recipe into params.yaml."),
     ("tune", "tune:tune", "Search better settings with Optuna."),
@@ -35,6 +37,7 @@ for name, function, summary in (
     ("history", "history:history", "Show who moved the aliases of a model, when and why."),
     ("lineage", "lineage:lineage", "Print where a model comes from: code, data, settings, parents and machine."),
     ("reproduce", "reproduce:reproduce", "Train a registered version again, and compare the two models."),
+    ("sync", "sync:sync", "Deliver what the MLflow store has missed while it did not respond."),
     ("ui", "ui:ui", "Start MLflow's web page with runs and models."),
     ("seed-registry", "seed_registry:seed_registry", "Put the shipped model into an empty model registry."),
     ("draw-sample", "draw_sample:draw_sample", "Draw the built-in sample data set."),

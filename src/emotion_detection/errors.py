@@ -49,6 +49,10 @@ class MediaError(EmotionDetectionError):
     """A picture, video or camera cannot be read, or a video cannot be written."""
 
 
+class TooLargeError(MediaError):
+    """A picture has more pixels than allowed. No memory was reserved for them."""
+
+
 class ModelError(EmotionDetectionError):
     """A model file, weights or soft labels are missing, damaged or do not fit."""
 

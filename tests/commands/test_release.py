@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.paths import PRETRAINED
+from tests.support.repositories import commit_all, git
 
 from emotion_detection.commands.release import FIGURES, ReleasePaths, release
 from emotion_detection.data.dataset import save
@@ -73,6 +75,18 @@ def test_release_writes_model_metadata_and_figures(paths):
     run = json.loads((paths.pretrained / "run.json").read_text())
     assert (run["dataset"], run["dataset_digest"], run["recipe"]) == ("fer2013", "d" * 64, "recipes/some.yaml")
     assert "recipes/some.yaml" in (paths.pretrained / "README.md").read_text()
+
+
+def test_release_names_the_commit_and_the_tree_from_which_it_was_made(paths, tmp_path):
+    release(paths)
+    kept = json.loads((paths.pretrained / "run.json").read_text())
+    assert "code_tree" not in kept  # there is no repository
+    shutil.rmtree(paths.pretrained)
+    commit = commit_all(tmp_path)
+    release(paths)
+    run = json.loads((paths.pretrained / "run.json").read_text())
+    assert (run["git_commit"], run["code_tree"]) == (commit, git(tmp_path, "rev-parse", "HEAD^{tree}"))
+    assert run["git_note"].startswith("the commit on which the model was released")
 
 
 def test_release_replaces_all_old_files(paths):
@@ -159,3 +173,20 @@ def test_full_disk_keeps_the_shipped_model(paths, monkeypatch):
         release(paths)
     assert error.value.filename == str(paths.pretrained)
     assert [path.name for path in paths.pretrained.iterdir()] == ["model.onnx"]
+
+
+def test_overlay_replaces_settings_of_the_recipe(paths):
+    set_trained(paths, epochs=2, seed=1)
+    paths.recipe.write_text("train: {epochs: 70, seed: 1}\n")
+    overlay = Path("recipes/overlay.yaml")
+    overlay.write_text("train: {epochs: 2}\n")
+    assert_rejected(paths, ModelError, "train.epochs is 70 in the recipe and 2 in the training")
+    release(replace(paths, overlay=overlay))
+    assert "recipes/some.yaml with recipes/overlay.yaml" in (paths.pretrained / "README.md").read_text()
+
+
+def test_candidate_of_another_data_set_needs_its_name(paths):
+    report = json.loads(paths.data_report.read_text())
+    paths.data_report.write_text(json.dumps(report | {"dataset": "sample"}))
+    release(replace(paths, dataset="sample"))
+    assert json.loads((paths.pretrained / "run.json").read_text())["dataset"] == "sample"

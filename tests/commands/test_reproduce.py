@@ -75,7 +75,7 @@ def fake(monkeypatch, tmp_path, outputs, incomplete=(), findings=()):
     monkeypatch.setattr(lineage, "lineage", lambda *_: RECORD)
     monkeypatch.setattr(reproduction, "check_record", lambda *_: list(incomplete))
     monkeypatch.setattr(reproduction, "checkout", lambda *_: nullcontext(tmp_path))
-    monkeypatch.setattr(reproduction, "preflight", lambda *_: list(findings))
+    monkeypatch.setattr(reproduction, "preflight", lambda *_, **__: list(findings))
     monkeypatch.setattr(reproduction, "train_again", lambda *arguments: trainings.append(arguments))
     monkeypatch.setattr(reproduction, "outputs", lambda _: outputs)
     return trainings

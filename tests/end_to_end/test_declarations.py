@@ -57,6 +57,7 @@ DOCUMENTS = (README, CONTRIBUTING)
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 # Commands in README.md that .ci/run does not run, with the test file that runs them.
 RUN_BY_TESTS = {
+    "make champion SAMPLE=1": "end_to_end/test_champion.py",
     "emotion-detection lineage models:/emotion-detection-sample@champion": "end_to_end/test_pipeline.py",
     "emotion-detection reproduce models:/emotion-detection-sample/1": "end_to_end/test_pipeline.py",
     "emotion-detection report workspace narrow --markdown report.md": "end_to_end/test_pipeline.py",
@@ -67,7 +68,10 @@ RUN_BY_TESTS = {
     "make data SOURCE=huggingface": "commands/test_data.py",
     "make adopt FROM=recipes/fer_resnet_fast.yaml": "commands/test_adopt.py",
     "emotion-detection predict holiday/ --out readings.csv --annotate drawn/": "commands/test_predict.py",
+    "emotion-detection batch sample/ --crops --out scores/": "batch/test_batch.py",
     "emotion-detection history": "commands/test_promote.py",
+    "emotion-detection sync": "end_to_end/test_dead_server.py",
+    "emotion-detection serve": "commands/test_serve.py",
     "emotion-detection predict film.mp4 --out readings.parquet --annotate film.webm --figure timeline.png": (
         "commands/test_predict.py"
     ),

@@ -144,6 +144,23 @@ def test_demo_reaches_no_other_host(home, tmp_path, migrated_store):
     check_silence(home, log)
 
 
+def test_service_reaches_no_other_host(home, tmp_path, migrated_store):
+    (tmp_path / "dvc.yaml").touch()  # a project, whose own store gets the shipped model
+    shutil.copy(migrated_store, tmp_path / "mlflow.db")
+    port, log = free_port(), tmp_path / "service.txt"
+    url, store = f"http://127.0.0.1:{port}", f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [sys.executable, "-m", "emotion_detection", "serve", "--port", str(port)]
+    with server(home, log, command, f"{url}/v2/health/ready", tmp_path, MLFLOW_TRACKING_URI=store):
+        photo = urllib.request.Request(f"{url}/v1/recognize", picture_file("color", people=1))
+        with urllib.request.urlopen(photo) as reply:
+            answer = json.load(reply)
+        assert len(answer["readings"]) == 1
+        assert answer["version"] == "1"  # of the registry
+        for page in ("docs", "metrics"):
+            assert answers(f"{url}/{page}")
+    check_silence(home, log)
+
+
 def read_film(url: str, path: Path) -> None:
     """Read a video as the page's Video tab does: with its defaults, over the page's own interface."""
     from gradio_client import Client, handle_file

@@ -25,13 +25,14 @@ import psutil
 import pytest
 import yaml
 from optuna.trial import FrozenTrial
-from tests.support import fake_training, postgres, thread_workers
+from tests.support import fake_training, postgres, repositories, thread_workers
 from tests.support.paths import ROOT
 
 from emotion_detection.commands import tune
 from emotion_detection.commands.adopt import adopt
 from emotion_detection.data.dataset import digest, save
 from emotion_detection.errors import ConfigError, DataError, EmotionDetectionError, StoreError, UsageError
+from emotion_detection.experiments import patches
 from emotion_detection.tuning import finalists, plots, processes, sampler, study, supervisor, worker
 
 TINY = {"widths": [4], "blocks": [1], "batch_size": 2, "architecture": "fer_resnet", "precision": "float32"}
@@ -163,6 +164,23 @@ def test_repeated_command_runs_only_additional_trials(project, search):
     assert [trial.params for trial in trials(project)[:3]] == [trial.params for trial in before]
     assert states(trials(project)) == {"COMPLETE": 4}
     assert len(runs()[1]) == 4
+
+
+def test_search_and_trials_record_the_code_the_command_and_the_data(project, search):
+    commit = repositories.commit_all(project)
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# changed since the commit\n")
+    search()
+    parent, children = runs()
+    assert len(children) == 3
+    client = mlflow.MlflowClient()
+    for run in (parent, *children):
+        assert run.data.tags["git_commit"] == commit
+        assert run.data.tags["code_tree"]
+        assert run.data.tags["command"]
+        patch = Path(client.download_artifacts(run.info.run_id, "code/changes.patch")).read_bytes()
+        assert b"+# changed since the commit" in patch
+        assert patches.applies(patch, commit, project)
+    assert parent.data.tags["dataset_digest"] == json.loads((project / "report.json").read_text())["digest"]
 
 
 def test_same_seed_gives_same_trials_after_interruptions(project, search, monkeypatch):

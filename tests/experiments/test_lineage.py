@@ -13,7 +13,7 @@ from emotion_detection import cli
 from emotion_detection.commands.lineage import format_record
 from emotion_detection.errors import StoreError, UsageError
 from emotion_detection.experiments import lineage as records
-from emotion_detection.experiments import runs
+from emotion_detection.experiments import references, runs
 from emotion_detection.experiments.provenance import origin
 from emotion_detection.experiments.references import shipped_facts
 from emotion_detection.inference import pretrained
@@ -120,13 +120,16 @@ def test_onnx_file_is_found_by_its_digest_or_by_the_run_that_it_names(project):
     assert look_up(path, project)["run"]["id"] == run_id
 
 
-def test_shipped_model_is_known_without_a_registry(project):
+def test_shipped_model_is_known_without_a_registry(project, monkeypatch):
+    monkeypatch.setattr(references, "commit_of_content", lambda _: "00473c5")
     found = look_up(pretrained.MODEL, project)
     assert found["versions"] == []
     assert found["params"]["train.epochs"] == shipped_facts()["train"]["epochs"]
     assert found["code"]["commit"] == shipped_facts()["git_commit"]
     assert {parent["kind"] for parent in found["parents"]} == {"initial_weights", "soft_labels"}
-    assert "shipped model, not registered" in "\n".join(format_record(found))
+    text = "\n".join(format_record(found))
+    assert "shipped model, not registered" in text
+    assert "added_in 00473c5" in " ".join(text.split())
 
 
 def test_recorded_facts_are_shown(project):

@@ -38,6 +38,16 @@ def test_soft_labels_name_their_teachers(drawn, tmp_path):
     assert digest(train)
 
 
+def test_teachers_are_parents_that_made_their_own_labels(tmp_path):
+    (tmp_path / "teacher.onnx").write_text("model")
+    digest_of_teacher = sha256(tmp_path / "teacher.onnx")
+    (parent,) = parents({"distillation": {"teachers": ["teacher.onnx"]}}, tmp_path)
+    made_by = [{"name": "teacher.onnx", "sha256": digest_of_teacher}]
+    assert parent == {"kind": "teacher", "path": "teacher.onnx", "sha256": digest_of_teacher, "made_by": made_by}
+    (gone,) = parents({"distillation": {"teachers": ["gone.onnx"]}}, tmp_path)
+    assert (gone["sha256"], gone["made_by"]) == (None, [])
+
+
 def test_file_next_to_initial_weights_says_who_made_them(tmp_path):
     path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
     missing = {"kind": "soft_labels", "path": "gone.npz"}

@@ -345,6 +345,31 @@ def test_history_survives_its_deletion_on_the_page(client):
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
+def test_model_created_again_under_its_name_has_a_history_of_its_own(client):
+    accept(2)
+    back_to = client.get_experiment_by_name("faces history").experiment_id
+    client.delete_registered_model(NAME)
+    create_versions(2)
+    assert moves() == []
+    accept(1)
+    give(2)
+    assert moves() == [("register", None, 1), ("promote", 1, 2)]
+    assert back() == 1
+    (former,) = client.search_runs([back_to])  # is kept
+    assert list(former.data.params) == ["0001"]
+
+
+def test_history_of_an_earlier_version_of_the_project_belongs_to_its_model(client):
+    accept(1)
+    (run,) = client.search_runs([client.get_experiment_by_name("faces history").experiment_id])
+    created = run.data.tags[ledger.CREATED]
+    client.delete_tag(run.info.run_id, ledger.CREATED)
+    assert len(moves()) == 1
+    accept(2)
+    assert moves() == [("register", None, 1), ("register", 1, 2)]
+    assert client.get_run(run.info.run_id).data.tags[ledger.CREATED] == created
+
+
 def test_entry_that_somebody_wrote_by_hand_is_passed_over(client):
     accept(1)
     (run,) = client.search_runs([client.get_experiment_by_name("faces history").experiment_id])
@@ -352,6 +377,17 @@ def test_entry_that_somebody_wrote_by_hand_is_passed_over(client):
     accept(3)
     assert moves() == [("register", None, 1), ("damaged", None, None), ("register", 1, 3)]
     assert champion(client) == 3
+
+
+def test_account_that_may_only_read_is_told_so(client, monkeypatch):
+    def refuse(*_, **__):
+        raise mlflow.MlflowException("failed with error code 403 != 200. Response body: 'Permission denied'")
+
+    accept(1)
+    monkeypatch.setattr(mlflow.MlflowClient, "log_param", refuse)
+    with pytest.raises(StoreError, match=r"use an account that may write$"):
+        give(2)
+    assert champion(client) == 1
 
 
 def test_long_reasons_and_secrets_are_not_stored(client):

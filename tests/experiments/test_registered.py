@@ -51,6 +51,11 @@ def test_other_version_is_not_the_written_one(written, change):
     assert not registered.is_registered(written)
 
 
+def test_model_that_waits_for_its_registration_must_be_registered_again(written):
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"version": None}))
+    assert not registered.is_registered(written)
+
+
 def test_deleted_version_must_be_registered_again(written):
     mlflow.MlflowClient().delete_model_version(NAME, "1")
     assert not registered.is_registered(written)

@@ -177,6 +177,20 @@ def test_changed_byte_of_the_data_is_named(record, project):
     assert "faces.csv has another content" in text
 
 
+def test_changed_label_of_the_data_is_named(record, project):
+    (project / "data" / "faces.csv").write_text("emotion,pixels\n1,1\n")
+    seen: list[str] = []
+
+    def describe(before, after):
+        seen.extend((folder / "faces.csv").read_text() for folder in (before, after))
+        return "1 label has changed"
+
+    with checkout(record, project) as folder:
+        (finding,) = preflight(record, folder, project, describe=describe)
+    assert "faces.csv has another content: 1 label has changed); the recorded data is used" in finding.text
+    assert seen == ["emotion,pixels\n0,1\n", "emotion,pixels\n1,1\n"]
+
+
 def test_damaged_cache_is_replaced_by_the_data(record, project):
     content = hashlib.md5((project / "data" / "faces.csv").read_bytes()).hexdigest()
     (project / "cache" / "files" / "md5" / content[:2] / content[2:]).write_text("damaged")
@@ -333,6 +347,18 @@ def test_incomplete_patch_is_named(record, project):
 
 
 @pytest.mark.usefixtures("store")
+def test_data_is_fetched_from_the_remotes_of_today(record, project, monkeypatch):
+    (project / ".dvc").mkdir()
+    (project / ".dvc" / "config").write_text("['remote \"team\"']\n    url = s3://data\n")
+    (project / ".dvc" / "config.local").write_text("['remote \"team\"']\n    secret_access_key = x\n")
+    monkeypatch.setattr(reproduction, "_dvc", lambda *_, **__: 0)
+    with checkout(record, project) as folder:
+        shutil.copytree(project / "data", folder / "data")
+        reproduction.train_again(folder, project, record["data"]["dvc_md5"])
+        for name in ("config", "config.local"):
+            assert (folder / ".dvc" / name).read_text() == (project / ".dvc" / name).read_text()
+
+
 def test_scores_of_other_seeds_are_those_of_equal_trainings():
     def train(seed, score, digest="d", **changes):
         with runs.start_run(tags={"dataset_digest": digest}) as run:

@@ -453,9 +453,8 @@ def test_registered_version_has_its_tags_and_run_and_predicts_the_same(tmp_path)
     answers = loaded.predict(faces[..., None])
     assert all(tuple(answer) == EMOTIONS for answer in answers)
     np.testing.assert_allclose([list(answer.values()) for answer in answers], expected, atol=1e-6)
-    assert loaded.metadata.get_output_schema().input_names() == list(EMOTIONS)
-    (column,) = loaded.metadata.get_input_schema().inputs
-    assert (column.type, column.shape) == (np.uint8, (-1, 48, 48, 1))
+    assert loaded.metadata.get_output_schema().required_input_names() == list(EMOTIONS)
+    assert loaded.metadata.get_input_schema().input_names() == ["image"]
 
 
 IMPORT_RUNS = """

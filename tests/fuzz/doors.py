@@ -107,6 +107,24 @@ def _open_results() -> Read:
     return read
 
 
+def _open_shards() -> Read:
+    from emotion_detection.batch.pictures import read_pictures
+    from emotion_detection.batch.plan import divide
+    from emotion_detection.batch.storage import Storage
+    from emotion_detection.errors import DataError
+
+    def read(path: Path) -> int:
+        source = Storage(str(path.parent))
+        pictures = [one for part in divide(source, [path.name], 50) for one in read_pictures(source, part)]
+        assert all(one.reason or one.content is not None for one in pictures)
+        damages = [one.reason for one in pictures if one.content is None]
+        if damages:
+            raise DataError(damages[0])
+        return len(pictures)
+
+    return read
+
+
 def _says_what_is_missing(notes: tuple[str, ...]) -> bool:
     return any(word in note for note in notes for word in ("missing", "skipped", "damaged", "not read", "unreadable"))
 
@@ -329,6 +347,9 @@ DOORS = {
     "archive": Door(_open_data, seeds.archives, seeds.archive_bombs, rewrite=_rewrite_archive, complete=True),
     "votes": Door(_open_votes, seeds.votes, seeds.vote_bombs, (*BYTES, *TEXT)),
     "parquet": Door(_open_data, seeds.parquets, seeds.parquet_bombs, complete=True),
+    "shard": Door(_open_shards, seeds.archives, seeds.archive_bombs, rewrite=_rewrite_archive),
+    # Its bombs are left out: a page of pictures may be large. The memory for it is limited.
+    "parquet shard": Door(_open_shards, seeds.parquets, _nothing),
     "folder": Door(_open_data, seeds.folders, _nothing),
     "results": Door(_open_results, seeds.results, _nothing, TEXT),
     "params": Door(_open_params, seeds.params, seeds.setting_bombs, TEXT),

@@ -7,6 +7,7 @@ from tests.fuzz.doors import DOORS
 SEED = 7
 SECONDS = 20  # the most for one door; usually two
 INPUTS = {"demo": 24, "archive": 24, "video": 20, "table": 16, "parquet": 16, "recipe": 16}  # the others: 40
+INPUTS |= {"shard": 16, "parquet shard": 16}
 # Keras takes long to import. `make fuzz` opens this door.
 SLOW_TO_OPEN = {"weights"}
 

@@ -1,4 +1,6 @@
-"""The cascade's findings are verified, and the scan adapts to the size of the picture."""
+"""The cascade's windows are verified, windows of one face are merged, and the scan adapts to the picture's size."""
+
+import itertools
 
 import cv2
 import numpy as np
@@ -22,19 +24,63 @@ def test_each_face_has_one_box(scene):
     assert box.overlap(Box(40, 40, 90, 90)) > 0.4
 
 
-def test_boxes_that_the_verifier_refuses_are_dropped(scene, monkeypatch):
+def test_windows_that_the_verifier_refuses_are_dropped(scene, monkeypatch):
     detector = HaarDetector()
-    monkeypatch.setattr(detector, "_verifier", lambda *_: -20.0)
+    monkeypatch.setattr(detector, "_verifier", lambda _, windows: np.full(len(windows), -20.0))
     assert detector.detect(scene) == []
 
 
-def test_one_window_is_enough_if_the_verifier_is_sure(scene, monkeypatch):
+def test_first_stages_accept_the_windows_that_all_stages_accept_and_more(scene):
+    complete = cv2.CascadeClassifier(cv2.data.haarcascades + haar.CASCADE)
+    cascades = (haar.load_cascade(), haar.load_cascade(20), complete)
+    shipped, all_stages, original = ({tuple(box) for box in c.detectMultiScale(scene, 1.2, 0)} for c in cascades)
+    assert all_stages < shipped
+    assert all_stages == original
+
+
+def test_one_window_is_enough_if_the_verifier_is_sure():
+    window = np.array([[10, 20, 30, 30]], float)
+    assert haar.merge(window, np.array([haar.ENOUGH - 0.1])).tolist() == []
+    assert haar.merge(window, np.array([haar.ENOUGH + 0.1])).tolist() == window.tolist()
+
+
+def test_many_unsure_windows_are_a_face():
+    windows = np.repeat([[10.0, 20, 30, 30]], 30, axis=0)
+    assert len(haar.merge(windows, np.full(30, haar.ENOUGH - 1))) == 1
+    assert len(haar.merge(windows[:1], np.full(1, haar.ENOUGH - 1))) == 0
+
+
+def test_box_of_a_face_is_the_mean_of_its_windows_by_probability():
+    windows = np.array([[100, 100, 50, 50], [110, 100, 50, 50], [104, 104, 50, 50], [300, 100, 40, 40]], float)
+    (first, second) = haar.merge(windows, np.array([30.0, 30.0, haar.MAYBE - 1, 20.0]))
+    assert first.tolist() == pytest.approx([105, 100, 50, 50])
+    assert second.tolist() == [300, 100, 40, 40]
+
+
+def test_boxes_of_two_faces_do_not_overlap():
+    rng = np.random.default_rng(0)
+    windows = np.hstack([rng.integers(0, 100, (60, 2)), np.repeat(rng.integers(20, 60, (60, 1)), 2, axis=1)])
+    boxes = haar.merge(windows.astype(float), rng.uniform(2, 8, 60))
+    pairs = itertools.combinations([Box(*box) for box in boxes.tolist()], 2)
+    assert len(boxes) > 1
+    assert max(one.overlap(other) for one, other in pairs) < haar.SAME_PLACE
+
+
+def test_boxes_do_not_depend_on_the_order_of_the_windows(scene, monkeypatch):
     detector = HaarDetector()
-    monkeypatch.setattr(haar, "EVIDENCE", 0.0)
-    monkeypatch.setattr(detector, "_verifier", lambda *_: haar.ENOUGH)
-    assert detector.detect(scene) == []
-    monkeypatch.setattr(detector, "_verifier", lambda *_: haar.ENOUGH + 0.1)
-    assert len(detector.detect(scene)) >= 1
+    found = detector._cascade().detectMultiScale(scene, 1.2, 0)
+
+    class Cascade:
+        windows = found
+
+        def detectMultiScale(self, *_, **__):  # noqa: N802
+            return self.windows
+
+    monkeypatch.setattr(detector, "_cascade", Cascade)
+    monkeypatch.setattr(detector, "_verifier", lambda _, windows: np.full(len(windows), haar.ENOUGH))
+    boxes = detector.detect(scene)
+    monkeypatch.setattr(Cascade, "windows", found[::-1])
+    assert detector.detect(scene) == boxes != []
 
 
 def test_small_face_in_a_large_picture_is_found(drawn_faces):
@@ -53,7 +99,7 @@ def test_picture_is_scaled_no_larger_than_the_smallest_face_needs(monkeypatch):
             sizes.append((image.shape, minSize))
             return ()
 
-    monkeypatch.setattr(cv2, "CascadeClassifier", lambda _: Cascade())
+    monkeypatch.setattr(haar, "load_cascade", Cascade)
     detector = HaarDetector()
     for smallest_px in (0, 40, 80):
         detector.detect(np.zeros((480, 640), np.uint8), smallest_px=smallest_px)

@@ -134,6 +134,16 @@ def test_fer_resnet_is_mirror_invariant(params):
     assert np.abs(mirrored - transposed).max() > 1e-3
 
 
+def test_head_widens_the_features_and_keeps_the_mirror_invariance(params):
+    keras.utils.set_random_seed(1)
+    train = params.train.model_copy(update={**SMALL, "architecture": "fer_resnet", "head": 32})
+    model = build(train)
+    assert model.get_layer("logits").input.shape == (None, 32)
+    np.testing.assert_allclose(model(FACES[:, :, ::-1]), model(FACES), atol=1e-5)
+    without = build(train.model_copy(update={"head": 0}))
+    assert without.get_layer("logits").input.shape == (None, 24)
+
+
 def test_seed_determines_the_initial_weights(params):
     train = params.train.model_copy(update={"architecture": "fer_resnet", "widths": (8,), "blocks": (0,)})
 

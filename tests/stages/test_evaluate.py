@@ -78,7 +78,7 @@ class FakeRun:
 @pytest.fixture
 def paths(drawn, tmp_path, monkeypatch):
     """The files of an evaluate stage, with an earlier report."""
-    monkeypatch.setattr("emotion_detection.experiments.runs.start_run", lambda *_, **__: nullcontext(FakeRun()))
+    monkeypatch.setattr("emotion_detection.experiments.delivery.stage_run", lambda *_, **__: nullcontext(FakeRun()))
     monkeypatch.setattr(evaluate, "detector_scores", lambda *_: {})
     (tmp_path / "model").mkdir()
     write_linear(tmp_path / "model" / "model.onnx")

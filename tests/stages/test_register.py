@@ -12,17 +12,21 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import requests
 from mlflow.entities import LoggedModelStatus
 from tests.support.onnx_files import draw_answers, write_linear, write_reader
 from tests.support.paths import ROOT
 
+from emotion_detection.commands.sync import sync
 from emotion_detection.data import dataset
 from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ModelError, StoreError
 from emotion_detection.evaluation import acceptance
-from emotion_detection.experiments import promotion, registry, runs
+from emotion_detection.experiments import delivery, outages, promotion, registry, runs
+from emotion_detection.experiments.journal import journals
 from emotion_detection.inference import pretrained
+from emotion_detection.stages import register as register_stage
 from emotion_detection.stages.register import Candidate, RegisterPaths, register, version_tags
 
 NAME = "emotion-detection-sample"
@@ -98,7 +102,7 @@ def write_files(folder: Path, *, seed: int = 1, reader: int | None = None, **sco
     with runs.start_run(name="training") as run:
         run.log_scores(SCORES | scores, [{"val_macro_f1": 0.4}])
     for name in ("model", "report"):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "params.yaml", folder)
     dataset.save(draw_faces(), folder / "faces.npz")
     if reader is None:
@@ -295,6 +299,95 @@ def test_champion_whose_file_cannot_be_read_stays(decide, monkeypatch):
     assert not decision.promotes
     assert decision.reason.startswith("the champion cannot be read (no answer): ")
     assert decision.evidence["verdict"] == "not compared"
+
+
+@pytest.fixture
+def dead_store(store, monkeypatch):
+    """A function that makes the store dead, or healthy again with True. It keeps its address."""
+    calls = mlflow.MlflowClient.search_experiments
+
+    def refuse(*_, **__):
+        raise requests.ConnectionError("Connection refused")
+
+    def switch(healthy=False):
+        monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", calls if healthy else refuse)
+
+    monkeypatch.setattr(outages, "REMOTE", ("sqlite",))
+    monkeypatch.setattr(runs, "connect", lambda: None)
+    monkeypatch.setattr(delivery, "connect", lambda: None)
+    runs.limit_requests()
+    mlflow.set_tracking_uri(store)
+    mlflow.set_registry_uri(store)
+    return switch
+
+
+def test_dead_store_registers_the_model_later_and_once(tmp_path, dead_store, capsys):
+    paths = write_files(tmp_path)
+    dead_store()
+    register(paths)
+    waiting = json.loads(paths.registered.read_text())
+    assert (waiting["version"], waiting["promoted"]) == (None, False)
+    assert waiting["reason"] == "not registered yet: MLflow does not respond (it refuses connections)"
+    assert capsys.readouterr().out == f"{NAME}: not registered yet\n"
+    write_files(tmp_path / "later", seed=2)  # another training meanwhile
+    for path in (paths.model, paths.report):
+        shutil.rmtree(path)
+    dead_store(healthy=True)
+    for expected in (f"{NAME} version 1: champion, there was no champion before", "nothing waits for this store"):
+        sync()
+        assert capsys.readouterr().out.splitlines()[-1] == expected
+    assert [version.number for version in registry.versions(NAME)] == [1]
+    done = json.loads(paths.registered.read_text())
+    assert (done["version"], done["promoted"], done["run_id"]) == (1, True, waiting["run_id"])
+    assert not journals()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["promote_if", "_forget"])
+def test_killed_registration_of_a_sync_is_completed_once(tmp_path, dead_store, monkeypatch, place):
+    paths = write_files(tmp_path)
+    dead_store()
+    register(paths)
+    dead_store(healthy=True)
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion if place == "promote_if" else register_stage, place, kill)
+        with pytest.raises(KeyboardInterrupt):
+            sync()
+    sync()
+    assert [version.number for version in registry.versions(NAME)] == [1]
+    assert len(promotion.history(NAME)) == 1
+    assert json.loads(paths.registered.read_text())["version"] == 1
+    assert not journals()
+
+
+@pytest.mark.usefixtures("dead_store")
+def test_store_that_dies_while_the_stage_registers_gets_one_version(tmp_path, monkeypatch):
+    paths = write_files(tmp_path)
+
+    def fail(*_, **__):
+        raise outages.OutageError("", "it does not answer in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "promote_if", fail)
+        register(paths)
+    assert json.loads(paths.registered.read_text())["version"] is None
+    register(paths)  # as `make repro` does it
+    assert json.loads(paths.registered.read_text())["version"] == 1
+    assert not journals()
+    assert [version.number for version in registry.versions(NAME)] == [1]
+
+
+def test_champion_of_a_dead_store_is_no_reason_to_decide(decide, monkeypatch):
+    def fail(_):
+        raise outages.OutageError("", "it does not answer in time")
+
+    monkeypatch.setattr(registry, "fetch", fail)
+    with pytest.raises(outages.OutageError):
+        decide(BETTER)
 
 
 @pytest.mark.usefixtures("store")

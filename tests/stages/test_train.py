@@ -11,6 +11,7 @@ import yaml
 from tests.support.paths import ROOT
 from tests.training.conftest import TINY
 
+from emotion_detection.config import Distillation
 from emotion_detection.data.dataset import save
 from emotion_detection.errors import ConfigError, DataError
 from emotion_detection.inference.classifier import EmotionClassifier
@@ -32,6 +33,19 @@ def test_checkpoint_key_depends_on_params_data_and_code(tmp_path):
     assert len({key, *other_keys}) == 3
     code.write_text("# edited")
     assert train._key(settings, "digest", pipeline) != key
+
+
+def test_checkpoint_key_depends_on_votes_and_on_the_content_of_teachers(params, tmp_path):
+    path = tmp_path / "model.onnx"
+    distillation = Distillation(soft_labels=None, teachers=(str(path),), weight=1, temperature=1)
+    student = params.train.model_copy(update={"distillation": distillation})
+    seen = {train._inputs(params.train, {"dataset_digest": "d"})}
+    assert seen == {"d"}
+    seen.add(train._inputs(params.train, {"dataset_digest": "d", "votes_digest": "v"}))
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        seen.add(train._inputs(student, {"dataset_digest": "d"}))
+    assert len(seen) == 4
 
 
 @pytest.mark.slow
@@ -114,6 +128,10 @@ print(sorted({"tensorflow", "keras", "mlflow"} & set(sys.modules)))
         ({"learning_rat": 0.1}, "train.learning_rat is not a parameter"),
         ({"seed": 2**32}, "train.seed should be less than 4294967296"),
         ({"batch_size": 512}, "train.batch_size is 512, but the train split has 14 faces"),
+        (
+            {"distillation": {"soft_labels": None, "teachers": ["gone.onnx"], "weight": 0.5, "temperature": 1}},
+            "gone.onnx does not exist: correct train.distillation.teachers",
+        ),
         ({"votes": 0.5}, "train.votes is 0.5, but the training faces have no votes: add them with `make data"),
     ],
 )

@@ -62,6 +62,7 @@ def test_initial_weights_conflict_with_other_networks(params, tmp_path, key):
         "blocks": ([1, 1, 1], [1, 2, 2]),
         "stem_stride": (1, 2),
         "standardize": (True, False),
+        "head": (0, 512),
     }
     space = {key: Categorical(choices=choices[key])}
     assert refusal(changed(params, space, initial_weights=WEIGHTS), tmp_path) == (

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 UNKNOWN = "not recorded"
 WIDTH = 100
 INDENT = 14
-RELEASE = ("date", "run_id", "recipe", "parameters", "git_note")  # other lines contain the rest
-KINDS = {"initial_weights": "initial weights", "soft_labels": "soft labels"}
+RELEASE = ("date", "run_id", "recipe", "parameters", "git_note", "added_in")  # other lines contain the rest
+KINDS = {"initial_weights": "initial weights", "soft_labels": "soft labels", "teacher": "teacher"}
 MOST_MOVES = 10
 
 

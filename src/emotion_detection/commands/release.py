@@ -14,11 +14,12 @@ import numpy as np
 from cyclopts import Parameter
 
 from emotion_detection.atomic import atomic_output
-from emotion_detection.config import load_recipe
+from emotion_detection.config import flatten, load_recipe, unflatten
 from emotion_detection.data.dataset import load
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import DataError, ModelError, UsageError
+from emotion_detection.experiments.patches import code_state
 from emotion_detection.experiments.recipes import recipe_differences
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import SCORE_TAGS
@@ -48,6 +49,10 @@ class ReleasePaths:
     """The recipe that the model was trained with."""
     pretrained: Path
     """The folder to replace."""
+    overlay: Path | None = None
+    """A recipe that replaced settings of that recipe."""
+    dataset: str = DATASET
+    """The data set that the model must be trained on. Only a model of FER-2013 may ship."""
 
 
 def release(paths: ReleasePaths) -> None:
@@ -57,7 +62,8 @@ def release(paths: ReleasePaths) -> None:
     """
     model = paths.model / "model.onnx"
     report_files = [paths.report / name for name in ("metrics.json", "classes.csv", *FIGURES)]
-    check_files([paths.faces, paths.data_report, paths.recipe, model, paths.report / PREDICTIONS, *report_files])
+    inputs = [paths.faces, paths.data_report, *recipes(paths), model, paths.report / PREDICTIONS]
+    check_files([*inputs, *report_files])
     data = read_data_report(paths)
     run = read_json(paths.model / "run.json", "run_id", "train")
     check_recipe(run, paths)
@@ -67,8 +73,9 @@ def release(paths: ReleasePaths) -> None:
         "dataset": data["dataset"],
         "dataset_digest": data["digest"],
         "dvc_md5": data["dvc_md5"],
-        "recipe": paths.recipe.as_posix(),
+        "recipe": " with ".join(recipe.as_posix() for recipe in recipes(paths)),
         "date": date.today().isoformat(),
+        **released_from(Path.cwd()),
     }
     with atomic_output(paths.pretrained) as folder:
         folder.mkdir()
@@ -77,6 +84,23 @@ def release(paths: ReleasePaths) -> None:
         (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n")
         write_card(folder)
     print(f"{paths.pretrained}: run {run['run_id']}, trained with {run['recipe']}")
+
+
+def released_from(project: Path) -> dict[str, str]:
+    """The commit on which a model is released, and the tree of the files at that time; empty without git.
+
+    The commit that adds the model does not exist yet. `lineage` looks it up in the history of the repository.
+    """
+    state = code_state(project)
+    if state is None:
+        return {}
+    note = "the commit on which the model was released, with the code_tree of that time; the training ran before it"
+    return {"git_commit": state.commit, "code_tree": state.tree, "git_note": note}
+
+
+def recipes(paths: ReleasePaths) -> list[Path]:
+    """The recipe, and the one that replaced settings of it, if there is one."""
+    return [paths.recipe, paths.overlay] if paths.overlay else [paths.recipe]
 
 
 def check_files(files: Iterable[Path]) -> None:
@@ -89,11 +113,11 @@ def check_files(files: Iterable[Path]) -> None:
 
 
 def read_data_report(paths: ReleasePaths) -> dict[str, Any]:
-    """Read the report of the prepare stage. Raises DataError if the data set is not FER-2013."""
+    """Read the report of the prepare stage. Raises DataError if the data set is another one."""
     data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
-    if data["dataset"] != DATASET:
+    if data["dataset"] != paths.dataset:
         raise DataError(
-            f"{paths.model} is trained on {data['dataset']}, but the shipped model must be trained on {DATASET}: "
+            f"{paths.model} is trained on {data['dataset']}, but the shipped model must be trained on {paths.dataset}: "
             "run `make data SOURCE=...` and `make repro`"
         )
     return data
@@ -103,7 +127,10 @@ def check_recipe(run: Mapping[str, Any], paths: ReleasePaths) -> None:
     """Raise ModelError if a setting of the recipe differs from the training."""
     if not isinstance(run["train"], dict):
         raise DataError(f"{paths.model / 'run.json'} is damaged (train is no section): repeat `dvc repro`")
-    for difference in recipe_differences(load_recipe(paths.recipe).get("train", {}), run["train"]):
+    settings: dict[str, Any] = {}
+    for recipe in recipes(paths):
+        settings |= flatten(load_recipe(recipe).get("train", {}))
+    for difference in recipe_differences(unflatten(settings), run["train"]):
         raise ModelError(
             f"{paths.model} is not trained with {paths.recipe}: train.{difference.key} is {difference.recipe} in the "
             f"recipe and {difference.run} in the training. Set RECIPE to its recipe, or run "

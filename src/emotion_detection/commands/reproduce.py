@@ -34,13 +34,14 @@ def reproduce(version: str, /, *, preflight: bool = False) -> None:
         raise UsageError(f"{version} is no registered version: use models:/NAME/NUMBER or models:/NAME@ALIAS")
     from emotion_detection.experiments import lineage, reproduction
     from emotion_detection.experiments.store_location import project_folder
+    from emotion_detection.reporting.data_changes import describe_changes
 
     project = project_folder()
     record = lineage.lineage(version, project)
     incomplete = reproduction.check_record(record, project)
     _stop_if_blocked(version, incomplete)
     with reproduction.checkout(record, project) as folder:
-        findings = [*incomplete, *reproduction.preflight(record, folder, project)]
+        findings = [*incomplete, *reproduction.preflight(record, folder, project, describe=describe_changes)]
         _stop_if_blocked(version, findings)
         print("\n".join(f"{one.subject}: {one.text}" for one in findings) or "the recorded state is complete")
         if preflight:

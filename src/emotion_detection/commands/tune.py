@@ -14,7 +14,7 @@ from optuna.study import Study
 from emotion_detection.config import Params, load_params, load_recipe
 from emotion_detection.errors import DEBUG, UsageError
 from emotion_detection.experiments import runs
-from emotion_detection.experiments.provenance import provenance, read_data_report
+from emotion_detection.experiments.provenance import Origin, origin, read_data_report
 from emotion_detection.experiments.store_location import sqlite_uri, store_uri
 from emotion_detection.redaction import redact_uri
 from emotion_detection.tuning import conflicts, finalists, plots, processes, search_space, worker
@@ -60,6 +60,7 @@ class Search:
     storage: str
     folder: Path  # for results
     private: Path  # for the logs and unfinished results of this command only
+    origin: Origin  # of this command, for its run and those of its trials
 
     @property
     def studies(self) -> list[Study]:
@@ -84,12 +85,14 @@ def tune(options: TuneOptions) -> None:
         if parent is not None and not runs.run_exists(parent):
             print(f"{redact_uri(store_uri())} has no run {parent}: the study gets a new run")
             parent = None
-        tags = provenance() | {"dataset": dataset, "study": name, "storage": redact_uri(search.storage)}
+        data = {"dataset": dataset, "dataset_digest": digest}
+        tags = search.origin.tags | data | {"study": name, "storage": redact_uri(search.storage)}
         try:
             with runs.start_run(parent, name=f"tune {name}", tags=tags) as run:
                 if parent is None:
                     run.log_params({"tune": params.tune.model_dump(mode="json")})
                     search.study.set_user_attr("run_id", run.id)
+                run.log_contents(search.origin.files)
                 if not _run_trials(search, run):
                     _run_finalists(search, run)
                 _report(search, run)
@@ -109,7 +112,8 @@ def _open(options: TuneOptions, params: Params, name: str, digest: str) -> tuple
     retrained = None
     if params.tune.finalists:
         retrained, _ = open_study(storage, finalists.study_name(name), definition | {"finalists_of": name})
-    return Search(study, retrained, params, options, storage, folder, private), new
+    started = origin(params.train.model_dump(mode="json"), options.params.resolve().parent)
+    return Search(study, retrained, params, options, storage, folder, private, started), new
 
 
 def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
@@ -164,6 +168,8 @@ def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_b
         "faces": str(search.options.faces.resolve()),
         "study": study.study_name,
         "parent": run.id,
+        "tags": search.origin.tags,
+        "records": str(_write_records(search)),
         "finalists": phase == "finalists",
         "trainer": worker.TRAINER,
     }
@@ -175,6 +181,15 @@ def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_b
         environment={"OPTUNA_STORAGE": search.storage, DEBUG: "1"},  # tracebacks go to the logs
     )
     return supervise(study, limits, workers, on_best)
+
+
+def _write_records(search: Search) -> Path:
+    """Write what describes this command's code and machine, for the workers; returns the folder."""
+    folder = search.private / "origin"
+    for name, content in search.origin.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.errors import DataError
+from emotion_detection.experiments.delivery import locate
 from emotion_detection.experiments.provenance import model_digests
-from emotion_detection.experiments.runs import Run, find_run, run_exists, start_run
+from emotion_detection.experiments.runs import Run, find_run, start_run
 
 CURVES = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate"}
 COPY_OF = "copy_of_run"  # the tag with the ID of the run in the store of the training
@@ -22,7 +23,7 @@ def training_run(model: Path, report: Path, tags: Mapping[str, str]) -> Iterator
     store does not respond, and DataError if a file is damaged.
     """
     original = read_json(model / "run.json", "run_id")["run_id"]
-    run_id = original if run_exists(original) else find_run({COPY_OF: original}) or _copy(model, report, tags)
+    run_id = locate(original) or find_run({COPY_OF: original}) or _copy(model, report, tags)
     with start_run(run_id) as run:
         yield run
 

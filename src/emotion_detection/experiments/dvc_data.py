@@ -51,12 +51,26 @@ def find_changes(md5: str, cache: Path, data: Path) -> str:
     return _join(changed + [f"{name} is new" for name in sorted(here - {*expected})])
 
 
+def link_recorded(md5: str, cache: Path, folder: Path) -> None:
+    """Make `folder` look like the data with this MD5, by links into the cache. What the cache lacks is missing."""
+    for name, content in _entries(md5, cache).items():
+        source, target = _cached(content, cache), folder / name
+        if source.is_file() and name != md5 and target.resolve().is_relative_to(folder.resolve()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve())
+
+
 def folder_md5(data: Path) -> str:
     """The MD5 that DVC gives to a folder."""
     files = sorted(path for path in data.rglob("*") if path.is_file())
     listing = [{"md5": _md5(path), "relpath": path.relative_to(data).as_posix()} for path in files]
     text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"]), sort_keys=True)
     return f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}{DIRECTORY}"
+
+
+def forget_file(path: Path, project: Path) -> None:
+    """Remove the copy of a file of a stage from DVC's cache, so that `dvc repro` runs the stage again."""
+    _cached(_md5(path), cache_folder(project)).unlink(missing_ok=True)
 
 
 def _entries(md5: str, cache: Path) -> dict[str, str]:

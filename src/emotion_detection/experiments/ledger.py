@@ -20,14 +20,16 @@ from mlflow.exceptions import MlflowException
 
 from emotion_detection.errors import StoreError, shorten
 from emotion_detection.experiments.relocation import ARTIFACTS
-from emotion_detection.experiments.runs import connect, translate_errors
+from emotion_detection.experiments.runs import MISSING, connect, translate_errors
 from emotion_detection.experiments.store_location import sqlite_path, store_uri
 from emotion_detection.redaction import scrub
 
+CREATED = "model_created"  # the tag with the time in ms at which the model was created: a later one may have its name
 APPLIED = "applied"  # the tag with the number of the last entry whose alias has been moved
 OUTSIDE = "outside"  # the kind of a move that another program made, such as MLflow's page
 DAMAGED = "damaged"  # the kind of an entry that somebody else wrote
 UNKNOWN = "unknown"  # a user
+FORBIDDEN = "error code 403"  # in MLflow's message
 MAX_REASON = 400  # characters; MLflow cuts parameters
 
 
@@ -86,6 +88,9 @@ def read(name: str) -> Ledger:
         _begin(name)
         run = _find(name)
     client = mlflow.MlflowClient()
+    created = _created(name)
+    if CREATED not in run.data.tags and created:  # begun by an earlier version of the project
+        upsert(lambda: client.set_tag(run.info.run_id, CREATED, created))
     if run.info.lifecycle_stage == "deleted":  # in MLflow's page, which keeps its content
         with suppress(MlflowException):  # its experiment is restored with all runs
             client.restore_experiment(run.info.experiment_id)
@@ -109,7 +114,8 @@ def append(ledger: Ledger, move: Move) -> Entry | None:
         failure = shorten(error)
     stored = client.get_run(ledger.run_id).data.params.get(_key(number))
     if stored is None:
-        raise StoreError(f"the history of aliases cannot be written ({failure}): repeat the command")
+        remedy = "use an account that may write" if FORBIDDEN in failure else "repeat the command"
+        raise StoreError(f"the history of aliases cannot be written ({failure}): {remedy}")
     return _entry(number, stored) if nonce in stored else None
 
 
@@ -127,8 +133,33 @@ def upsert(write: Callable[[], object]) -> None:
 
 
 def _find(name: str) -> mlflow.entities.Run | None:
+    """The run with the history of the model that has this name now."""
+    return _first_run(_current_title(name))
+
+
+def _current_title(name: str) -> str:
+    """The name of the history's experiment. If it belongs to an earlier model with this name, the new one has its own.
+
+    Versions are counted from 1 again, so that the entries of the earlier one would be about other versions.
+    """
+    first, created = _first_run(_title(name)), _created(name)
+    is_own = first is None or not created or first.data.tags.get(CREATED, created) == created
+    return _title(name) if is_own else f"{_title(name)} of the model created at {created}"
+
+
+def _created(name: str) -> str:
+    """When the registered model was created, in ms; "" if there is none."""
+    try:
+        return str(mlflow.MlflowClient().get_registered_model(name).creation_timestamp)
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise
+        return ""
+
+
+def _first_run(title: str) -> mlflow.entities.Run | None:
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(_title(name))
+    experiment = client.get_experiment_by_name(title)
     found = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL) if experiment else []
     # The first run: others can only be made by hand.
     return min(found, key=lambda run: run.info.start_time, default=None)
@@ -139,18 +170,18 @@ def _begin(name: str) -> None:
 
     The run must be there as soon as the experiment has its name, so the experiment is renamed at the end.
     """
-    client = mlflow.MlflowClient()
-    present = client.get_experiment_by_name(_title(name))
+    client, title = mlflow.MlflowClient(), _current_title(name)
+    present = client.get_experiment_by_name(title)
     if present is not None:
         if _find(name) is None:  # `mlflow gc` has removed the run
             _create_run(present.experiment_id, name)
         return
     path = sqlite_path(store_uri())
     artifacts = path.with_name(ARTIFACTS).as_uri() if path else None
-    experiment = client.create_experiment(f"{_title(name)} {uuid.uuid4().hex}", artifact_location=artifacts)
+    experiment = client.create_experiment(f"{title} {uuid.uuid4().hex}", artifact_location=artifacts)
     _create_run(experiment, name)
     try:
-        client.rename_experiment(experiment, _title(name))
+        client.rename_experiment(experiment, title)
     except MlflowException:
         client.delete_experiment(experiment)
         if _find(name) is None:
@@ -159,7 +190,7 @@ def _begin(name: str) -> None:
 
 def _create_run(experiment: str, name: str) -> None:
     client = mlflow.MlflowClient()
-    run = client.create_run(experiment, run_name=_title(name), tags={"model": name})
+    run = client.create_run(experiment, run_name=_title(name), tags={"model": name, CREATED: _created(name)})
     client.set_terminated(run.info.run_id)
 
 

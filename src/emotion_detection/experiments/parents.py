@@ -8,7 +8,7 @@ from typing import Any
 
 from emotion_detection.decoding.npz import NpzError, open_npz
 
-INITIAL_WEIGHTS, SOFT_LABELS = "initial_weights", "soft_labels"
+INITIAL_WEIGHTS, SOFT_LABELS, TEACHER = "initial_weights", "soft_labels", "teacher"
 MAX_DEPTH = 10  # of an ancestry
 MAX_TEXT = 4 * 100_000  # bytes of the list of teachers
 TEXTS = ("name", "sha256", "run_id", "git_commit", "recipe", "note")  # what may be known of a model
@@ -22,8 +22,9 @@ def parents(train: Mapping[str, Any], project: Path) -> list[dict[str, Any]]:
     note and parents, its own parents.
     """
     distillation = train.get("distillation") or {}
-    named = {INITIAL_WEIGHTS: train.get(INITIAL_WEIGHTS), SOFT_LABELS: distillation.get(SOFT_LABELS)}
-    return [describe_parent(kind, str(path), project) for kind, path in named.items() if path]
+    named = [(INITIAL_WEIGHTS, train.get(INITIAL_WEIGHTS)), (SOFT_LABELS, distillation.get(SOFT_LABELS))]
+    named += [(TEACHER, path) for path in distillation.get("teachers") or ()]
+    return [describe_parent(kind, str(path), project) for kind, path in named if path]
 
 
 def describe_parent(kind: str, path: str, project: Path, depth: int = 0) -> dict[str, Any]:
@@ -89,7 +90,9 @@ def _noted(file: Path) -> list[dict[str, Any]]:
 
 
 def _teachers(file: Path) -> list[dict[str, Any]]:
-    """The names and digests of the models that a file of soft labels names."""
+    """The names and digests of the models that a file of soft labels names; a model made its own labels."""
+    if file.suffix == ".onnx" and (digest := _digest(file)):
+        return [{"name": file.name, "sha256": digest}]
     try:
         with open_npz(file) as arrays:
             header = arrays.headers.get("teachers")

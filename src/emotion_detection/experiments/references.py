@@ -14,8 +14,9 @@ from emotion_detection.decoding.json_text import read_json
 from emotion_detection.decoding.onnx_file import check_onnx
 from emotion_detection.errors import UsageError, shorten
 from emotion_detection.experiments import registry
+from emotion_detection.experiments.delivery import LOCAL_ID
 from emotion_detection.experiments.provenance import MODEL_DIGEST
-from emotion_detection.experiments.repository import experiment_names, resolve_commit
+from emotion_detection.experiments.repository import commit_of_content, experiment_names, resolve_commit
 from emotion_detection.experiments.runs import connect, translate_errors
 from emotion_detection.experiments.store_location import store_uri
 from emotion_detection.redaction import redact_uri
@@ -142,6 +143,7 @@ def _conditions(reference: str, project: Path) -> Iterator[list[str]]:
     is_hex = bool(HEX.fullmatch(reference))
     if is_hex:
         yield [f"attributes.run_id LIKE '{reference}%'"]
+        yield [f"tags.{LOCAL_ID} LIKE '{reference}%'"]  # as in run.json, if the store did not respond
     quoted = _quote(reference)
     if quoted:
         yield [f"tags.dvc_experiment = {quoted}"]
@@ -166,5 +168,6 @@ def _quote(text: str) -> str:
 
 
 def shipped_facts() -> dict[str, Any]:
-    """The content of pretrained/run.json."""
-    return read_json(PRETRAINED)
+    """The content of pretrained/run.json, with the commit that added the model, as far as the repository knows it."""
+    commit = commit_of_content(PRETRAINED.with_name("model.onnx"))
+    return read_json(PRETRAINED) | ({"added_in": commit} if commit else {})

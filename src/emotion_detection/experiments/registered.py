@@ -26,6 +26,8 @@ def is_registered(path: Path) -> bool:
     Raises DataError if the file is damaged.
     """
     version = read_json(path, "name", "version", "run_id")
+    if version["version"] is None:  # the store did not respond
+        return False
     identity = (version["name"], version["version"], version["run_id"])
     database = sqlite_path(store_uri())
     return _is_in_registry(*identity) if database is None else _is_in_file(database, identity)

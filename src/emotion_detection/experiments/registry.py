@@ -1,7 +1,6 @@
 """MLflow's model registry: versions of a model, aliases such as "champion", and the model files."""
 
 import hashlib
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,13 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import Array, Object, Property
 from numpy.typing import NDArray
 
-from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE, SPLITS
-from emotion_detection.errors import ModelError, StoreError, UsageError
+from emotion_detection.emotions import EMOTIONS, SPLITS
+from emotion_detection.errors import ModelError, StoreError
+from emotion_detection.experiments.model_uri import ModelName as ModelName  # for those who import it from here
+from emotion_detection.experiments.model_uri import parse_model_uri as parse_model_uri
 from emotion_detection.experiments.runs import (
     DIGEST_CHARACTERS,
     MISSING,
@@ -35,24 +37,31 @@ SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime")
 DIGEST = "onnx_sha256"  # a tag of logged models and versions: what a repeated registration looks for
 SCORES = ("val_macro_f1", "val_accuracy", "test_macro_f1", "test_accuracy")
 SERVED_MODEL = Path(__file__).with_name("served_model.py")  # MLflow copies and runs it
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, IMAGE_SIZE, IMAGE_SIZE, 1))]),
-    outputs=Schema([ColSpec(DataType.double, emotion) for emotion in EMOTIONS]),
+# A face among the `faces` of a picture, as in the readings of the command line.
+FACE = Object(
+    [
+        Property("box", Array(DataType.long)),
+        Property("emotion", DataType.string),
+        Property("confidence", DataType.double),
+        Property("unsure", DataType.boolean),
+        Property("probabilities", Array(DataType.double)),
+    ]
 )
-MODEL_URI = re.compile("models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+# The only type by which MLflow accepts an array of faces (n, 48, 48, 1) as well as a column of encoded pictures.
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(object), (-1,), "image")]),
+    outputs=Schema(
+        [
+            *(ColSpec(DataType.double, emotion) for emotion in EMOTIONS),
+            ColSpec(Array(FACE), "faces", required=False),
+            ColSpec(DataType.string, "error", required=False),
+        ]
+    ),
+)
 
 
 class NotRegisteredError(StoreError):
     """The registry has no such model, alias or version."""
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """What a models:/ URI names: a registered model and either an alias or a version number."""
-
-    name: str
-    alias: str | None = None
-    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,6 @@ class Version:
     run_id: str | None
     tags: dict[str, str]
     created: datetime  # in UTC
-
-
-def parse_model_uri(uri: str) -> ModelName:
-    """Parse models:/NAME@ALIAS or models:/NAME/NUMBER. Raises UsageError for anything else."""
-    match = MODEL_URI.fullmatch(uri)
-    if match is None:
-        raise UsageError(f"{uri} does not name a registered model: use models:/NAME@ALIAS or models:/NAME/NUMBER")
-    return ModelName(match["name"], match["alias"], int(match["version"]) if match["version"] else None)
 
 
 def register(model: Path, name: str, *, example: NDArray[np.uint8], tags: Mapping[str, str]) -> int:
@@ -234,14 +235,16 @@ def look_up(uri: str) -> Version:
     return _version(stored, tuple(sorted(stored.aliases)))
 
 
-def fetch(uri: str) -> Path:
+def fetch(uri: str, into: Path | None = None) -> Path:
     """The ONNX file of a models:/ URI. It is downloaded from a server; a local file is not copied.
 
+    into: a folder, in which the file is in any case a copy. Nobody else can then change it after it is checked here.
     Raises ModelError if it is not the file that was registered.
     """
     version = resolve(uri)
+    options = {} if into is None else {"dst_path": str(into)}
     with translate_errors():
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.number}"))
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.number}", **options))
     files = sorted(folder.rglob("*.onnx"))
     if not files:
         raise ModelError(

@@ -42,6 +42,19 @@ def resolve_commit(name: str, folder: Path | None = None) -> str:
     return "" if name.startswith("-") else git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", folder=folder)
 
 
+def commit_of_content(path: Path) -> str:
+    """The commit that gave a file its present content, whatever its name was then; "" if it has none.
+
+    A file with changes that are not committed has none.
+    """
+    folder, name = path.parent, f"./{path.name}"
+    if git_bytes("diff", "--quiet", "HEAD", "--", name, folder=folder) is None:
+        return ""
+    return git(
+        "log", "--follow", "--find-renames=100%", "--diff-filter=AM", "-1", "--format=%H", "--", name, folder=folder
+    )
+
+
 def experiment_commit(name: str, baseline: str, folder: Path | None = None) -> str:
     """The commit of a DVC experiment, which DVC creates after the run; "" if it was removed."""
     exact = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"

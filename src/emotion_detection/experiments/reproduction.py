@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,7 @@ SECTIONS = ("prepare.", "train.")  # of params.yaml, which determine the model
 MOST_NAMED = 4
 SEED, SCORE = "train.seed", "val_macro_f1"
 PREFIX, WORKTREE, LOCK_FILE = "reproduce-", "project", "reproduce.lock"  # of a temporary checkout
+Describe = Callable[[Path, Path], str]
 NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
@@ -110,14 +111,17 @@ def _remove_abandoned(project: Path) -> None:
                 shutil.rmtree(folder.parent, ignore_errors=True)
 
 
-def preflight(record: Mapping[str, Any], folder: Path, project: Path) -> list[Finding]:
+def preflight(
+    record: Mapping[str, Any], folder: Path, project: Path, *, describe: Describe = lambda *_: ""
+) -> list[Finding]:
     """What can be known before the training: code, data, params, parents, libraries and machine, in this order.
 
-    folder: the checkout of the version. project: the project with the data and DVC's cache.
+    folder: the checkout of the version. project: the project with the data and DVC's cache. describe: says how the
+    faces of two sources, the recorded data and that of the project, differ.
     """
     return [
         *_check_code(record["code"], folder),
-        *_check_data(record["data"] or {}, folder, project),
+        *_check_data(record["data"] or {}, folder, project, describe),
         *_check_params(record["params"] or {}, folder, project),
         *_check_parents(record["parents"], folder, project),
         *_check_libraries(folder),
@@ -133,15 +137,17 @@ def _check_code(code: Mapping[str, Any], folder: Path) -> list[Finding]:
     return [Finding("code", f"the checkout has the tree {state.tree} instead of {code['tree']}")]
 
 
-def _check_data(data: Mapping[str, Any], folder: Path, project: Path) -> list[Finding]:
+def _check_data(data: Mapping[str, Any], folder: Path, project: Path, describe: Describe) -> list[Finding]:
     md5, cache = data.get("dvc_md5"), dvc_data.cache_folder(project)
     if not md5:
         return [Finding("data", "the MD5 of the data is not recorded", blocks=True)]
     findings = []
     changes = dvc_data.find_changes(md5, cache, project / "data")
-    if changes:
-        findings.append(Finding("data", f"data/ has changed since the training ({changes}); the recorded data is used"))
     damage = dvc_data.find_damage(md5, cache)
+    if changes:
+        faces = "" if damage else _changed_faces(md5, cache, project / "data", describe)
+        text = f"data/ has changed since the training ({changes}{faces}); the recorded data is used"
+        findings.append(Finding("data", text))
     if not damage:
         return findings
     sources = [source for source in (folder / "sample", project / "data") if source.is_dir()]
@@ -150,6 +156,13 @@ def _check_data(data: Mapping[str, Any], folder: Path, project: Path) -> list[Fi
     if found is None and not dvc_data.has_remote(project):
         return [*findings, Finding("data", f"{text}: restore it, or add a DVC remote that has it", blocks=True)]
     return [*findings, Finding("data", f"{text}; {found.name if found else 'a DVC remote'} is used instead")]
+
+
+def _changed_faces(md5: str, cache: Path, data: Path, describe: Describe) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        dvc_data.link_recorded(md5, cache, Path(name))
+        described = describe(Path(name), data)
+    return f": {described}" if described else ""
 
 
 def _check_params(params: Mapping[str, Any], folder: Path, project: Path) -> list[Finding]:
@@ -251,9 +264,11 @@ def train_again(folder: Path, project: Path, md5: str) -> None:
 
     Raises DataError if the data cannot be restored, or if a stage fails.
     """
-    secrets = project / ".dvc" / "config.local"  # of a remote
-    if secrets.is_file():
-        shutil.copy(secrets, folder / ".dvc")
+    # The remotes of today: the commit may be older than they are, and DVC refuses the secrets of a remote without one.
+    for settings in (project / ".dvc" / "config", project / ".dvc" / "config.local"):
+        if settings.is_file():
+            (folder / ".dvc").mkdir(exist_ok=True)
+            shutil.copy(settings, folder / ".dvc")
     _dvc(folder, "config", "--local", "cache.dir", str(dvc_data.cache_folder(project).resolve()))
     _restore_data(folder, project, md5)
     for stage in STAGES:

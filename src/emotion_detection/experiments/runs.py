@@ -7,10 +7,11 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any, Protocol
 
 import mlflow
 import numpy as np
@@ -27,28 +28,36 @@ from emotion_detection.arrays import Images, Labels
 from emotion_detection.atomic import atomic_output
 from emotion_detection.config import flatten
 from emotion_detection.errors import StoreError, shorten
+from emotion_detection.experiments import calls
+from emotion_detection.experiments.calls import Call
 from emotion_detection.experiments.liveness import has_exited, this_process
+from emotion_detection.experiments.outages import OutageError, bounded, describe_outage, is_outage, variables
 from emotion_detection.experiments.relocation import ARTIFACTS, relocate
 from emotion_detection.experiments.store_location import sqlite_path, sqlite_uri, store_uri
 from emotion_detection.redaction import find_login_fault, redact_uri, scrub
 
 PROCESS = "process"  # the tag with the process that writes a run
-NOTE = "mlflow.note.content"  # the tag with the description of a run
+NOTE = calls.NOTE  # the tag with the description of a run
 EXPERIMENT = "emotion-detection"
 SQLITE_TIMEOUT_S = 60  # how long to wait for another process that has locked the SQLite file
 LOCK_TIMEOUT_S = 600  # how long to wait for another process that registers a model
 CONNECT_TIMEOUT_S = 10  # for a database server
-EPOCH_TIMEOUT_S = 5  # for the metrics of an epoch, which can be logged later
+EPOCH_TIMEOUT_S = 5  # for what can be logged later, such as the metrics of an epoch
+END_TIMEOUT_S = 1  # for the end of a run, which has been sent before
 PATIENCE = 20  # after a call that failed, no epoch is logged for this many times its duration
 LOST_S = 40  # after this time in failed calls, a training logs no further epoch
 SYSTEM_METRICS_INTERVAL_S = 5  # training on the sample takes half a minute
+QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 DIGEST_CHARACTERS = 36  # of a data set in MLflow
 DATA = "data.dvc"  # the file that names the data set of the pipeline
-SCRUBBED_FILES = {".csv", ".json", ".log", ".md", ".txt", ".yaml", ".yml"}
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # codes of MLflow for an unknown name or ID
 STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)
 # What to do, by a part of the error's text.
 REMEDIES = {
+    "error code 401": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of this server",
+    "error code 403": (
+        "this account may not do that: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to another"
+    ),
     "is locked": "another process is using it: wait until it ends, or stop it, then repeat the command",
     "could not be acquired": "another process is using it: wait until it ends, or stop it, then repeat the command",
     "not a database": "move it away, or set MLFLOW_TRACKING_URI",
@@ -71,9 +80,7 @@ def connect() -> None:
 
     Raises StoreError if the store cannot be used.
     """
-    # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    limit_requests()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_S))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
@@ -92,6 +99,13 @@ def connect() -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL_S)
+
+
+def limit_requests() -> None:
+    """Let a server that does not respond cost less than a minute, unless the user has other limits."""
+    # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
 
 def _probe_database(uri: str) -> None:
@@ -184,7 +198,10 @@ def translate_errors() -> Iterator[None]:
         reason = scrub(shorten(str(error).partition("[SQL:")[0], 300), uri)
         remedy = _remedy(error) or "Nothing is lost: fix or start the store, then repeat the command"
         remedy = f"{remedy[0].upper()}{remedy[1:]}"
-        raise StoreError(f"the MLflow store {redact_uri(uri)} reported an error ({reason}). {remedy}") from error
+        message = f"the MLflow store {redact_uri(uri)} reported an error ({reason}). {remedy}"
+        if is_outage(error):
+            raise OutageError(message, describe_outage(str(error))) from error
+        raise StoreError(message) from error
 
 
 def run_exists(run_id: str) -> bool:
@@ -211,14 +228,62 @@ def find_run(tags: Mapping[str, str]) -> str | None:
     return str(found[0].info.run_id) if found else None
 
 
-class Run:
-    """An active MLflow run, created by `start_run`."""
+class Breaker:
+    """Bounds the time that a store costs which takes long to fail.
 
-    def __init__(self, run_id: str) -> None:
-        self.id = run_id
+    It is left alone for a while after each failure, and for good when it has cost more than `limit_s`.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
         self._paused_until = 0.0
         self._lost_s = 0.0
+
+    @property
+    def allows(self) -> bool:
+        """Whether the store may be asked now."""
+        return monotonic() >= self._paused_until
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Let the calls of the body fail soon, and count the time of a failure."""
+        started = monotonic()
+        try:
+            with bounded(EPOCH_TIMEOUT_S):
+                yield
+        except (StoreError, *STORE_ERRORS):
+            lost_s = monotonic() - started
+            self._lost_s += lost_s
+            self._paused_until = math.inf if self._lost_s > self._limit_s else monotonic() + PATIENCE * lost_s
+            raise
+
+
+class Outlet(Protocol):
+    """Takes the calls of a run, and keeps those that the store does not accept."""
+
+    def send(self, call: Call) -> None:
+        """Send a call to the store now or later. The folder of its artifacts may be removed afterwards."""
+
+
+class Run:
+    """An active MLflow run, created by `start_run`.
+
+    outlet: takes all calls. Without it they go to the store, and its failures raise StoreError.
+    """
+
+    def __init__(self, run_id: str, outlet: Outlet | None = None) -> None:
+        self.id = run_id
+        self._outlet = outlet
+        self._breaker = Breaker(LOST_S)
         self.lagging = False  # whether the store has missed something
+
+    def _send(self, kind: str, folder: Path | None = None, **content: Any) -> None:
+        call = Call(kind, content, folder=folder)
+        if self._outlet:
+            self._outlet.send(call)
+        else:
+            with translate_errors():
+                calls.send(self.id, call)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -228,20 +293,14 @@ class Run:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log nested params under flat keys such as augment.flip."""
-        with translate_errors():
-            mlflow.log_params({key: scrub(str(value)) for key, value in flatten(params).items()})
+        self._send("params", params=_flat(params))
 
     def log_stage_params(self, params: Mapping[str, object]) -> None:
         """Log nested params of a stage that may be repeated with others.
 
         MLflow's params never change: a param with another value becomes a tag with the same name.
         """
-        values = {key: scrub(str(value)) for key, value in flatten(params).items()}
-        with translate_errors():
-            data = mlflow.MlflowClient().get_run(self.id).data
-            mlflow.log_params({key: value for key, value in values.items() if key not in data.params})
-            current = {**data.params, **data.tags}  # a tag is newer than the param
-            mlflow.set_tags({key: value for key, value in values.items() if current.get(key, value) != value})
+        self._send("stage params", params=_flat(params))
 
     def log_scores(self, scores: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> None:
         """Log the metrics of the finished model.
@@ -249,95 +308,66 @@ class Run:
         A metric that the epochs have too is logged one step after them, because MLflow shows the last step.
         """
         repeated = {key: value for key, value in scores.items() if key in history[-1]}
-        with translate_errors():
-            mlflow.log_metrics(repeated, step=len(history) + 1)
-            mlflow.log_metrics({key: value for key, value in scores.items() if key not in repeated}, step=0)
+        self._send("metrics", values=repeated, step=len(history) + 1)
+        self._send("metrics", values={key: value for key, value in scores.items() if key not in repeated}, step=0)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
         """Log the metrics of one epoch. If the store does not respond, log a warning once and continue.
 
-        A store that takes long to fail is left alone for a while, and at last for good: in all, it costs a training
-        less than a minute. `log_missing_epochs` logs such epochs later.
+        A store that takes long to fail costs a training less than a minute, see `Breaker`. `log_missing_epochs` logs
+        such epochs later.
         """
-        if monotonic() >= self._paused_until:
-            self.attempt(partial(self._log_row, row))
+        if self._breaker.allows:
+            self.attempt(partial(self._send, "metrics", **calls.epoch(row)))
 
     def attempt(self, call: Callable[[], object]) -> None:
         """Log something that can be logged later. If the store does not accept it soon, log a warning once."""
-        started = monotonic()
         try:
-            with _short_timeout():
+            with self._breaker.attempt():
                 call()
         except (StoreError, *STORE_ERRORS) as error:
-            lost_s = monotonic() - started
-            self._lost_s += lost_s
-            self._paused_until = math.inf if self._lost_s > LOST_S else monotonic() + PATIENCE * lost_s
             if not self.lagging:
-                reason = scrub(shorten(error), store_uri())
+                cause = error.__cause__ if isinstance(error.__cause__, STORE_ERRORS) else error
+                reason = scrub(shorten(cause), store_uri())
                 logger.warning("MLflow does not respond. Training continues; the epochs are logged later: %s", reason)
             self.lagging = True
 
     def log_missing_epochs(self, history: Iterable[Mapping[str, float]]) -> None:
         """Log the epochs that the store does not have, because it did not respond or the process was killed."""
-        with translate_errors():
-            logged = {metric.step for metric in mlflow.MlflowClient().get_metric_history(self.id, "val_loss")}
-            for row in history:
-                if row["epoch"] not in logged:
-                    self._log_row(row)
+        self._send("missing epochs", rows=[dict(row) for row in history])
 
     def log_history(self, history: Iterable[Mapping[str, float]], path: Path) -> None:
         """Log the epochs that the store does not have, and the file that contains them all."""
         self.log_missing_epochs(history)
         self.log_file(path)
 
-    def _log_row(self, row: Mapping[str, float]) -> None:
-        metrics = {key: value for key, value in row.items() if key != "epoch"}
-        mlflow.log_metrics(metrics, step=int(row["epoch"]))
-
     def tag(self, key: str, value: str) -> None:
         """Set a tag."""
-        with translate_errors():
-            mlflow.set_tag(key, scrub(value))
+        self.tag_all({key: value})
 
     def tag_all(self, tags: Mapping[str, str]) -> None:
         """Set several tags."""
-        with translate_errors():
-            mlflow.set_tags({key: scrub(value) for key, value in tags.items()})
+        self._send("tags", tags={key: scrub(value) for key, value in tags.items()})
 
     def note(self, title: str, text: str) -> None:
         """Write a section of the run's description, in Markdown. It replaces an earlier section with this title."""
-        sections = dict(part.partition("\n\n")[::2] for part in self.tags.get(NOTE, "").split("### ") if part)
-        sections[title] = f"{scrub(text).strip()}\n\n"
-        self.tag(NOTE, "".join(f"### {heading}\n\n{body}" for heading, body in sections.items()))
+        self._send("note", title=title, text=scrub(text))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file as an artifact. Secrets are removed from a text."""
-        text = _scrubbed_text(path)
-        with translate_errors():
-            if text is None:
-                mlflow.log_artifact(str(path), folder)
-            else:
-                mlflow.log_text(text, f"{folder}/{path.name}" if folder else path.name)
+        self.log_contents({f"{folder}/{path.name}" if folder else path.name: path})
 
-    def log_contents(self, files: Mapping[str, bytes]) -> None:
-        """Log artifacts from memory, by their paths in the run. Their writer has removed secrets."""
-        with tempfile.TemporaryDirectory() as folder, translate_errors():
-            for name, content in files.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            if files:
-                mlflow.log_artifacts(folder)
+    def log_contents(self, files: Mapping[str, bytes | Path]) -> None:
+        """Log artifacts by their paths in the run. Those from memory have no secrets; they are removed from texts."""
+        if files:
+            with tempfile.TemporaryDirectory() as folder:
+                calls.write_artifacts(files, Path(folder))
+                self._send("artifacts", Path(folder))
 
     def log_folder(self, path: Path, folder: str) -> None:
         """Log all files of a folder as artifacts. Secrets are removed from texts."""
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        if any(_scrubbed_text(file) is not None for file in files):
-            for file in files:
-                self.log_file(file, (Path(folder) / file.relative_to(path).parent).as_posix())
-            return
-        with translate_errors():
-            mlflow.log_artifacts(str(path), folder)
+        self.log_contents({f"{folder}/{file.relative_to(path).as_posix()}": file for file in files})
 
     def log_faces(
         self, faces: tuple[Images, Labels], *, name: str, split: str, dvc_md5: str, digest: str | None = None
@@ -354,8 +384,20 @@ class Run:
             name=split_name(name, split),
             digest=(digest or _digest(faces))[:DIGEST_CHARACTERS],
         )
-        with translate_errors():
-            mlflow.log_input(dataset, context=split, tags={"dvc_md5": dvc_md5})
+        about = {key: value for key, value in dataset.to_dict().items() if key in calls.DATASET_KEYS}
+        self._send("dataset", dataset=about, split=split, tags={"dvc_md5": dvc_md5})
+
+    def end(self, status: str, reason: str = "") -> None:
+        """End a run that has an outlet, and MLflow's active run. reason: the error that ended it."""
+        self._send("end", status=status, reason=reason)
+        if mlflow.active_run():
+            # MLflow has printed the address of the run before.
+            with suppress(*STORE_ERRORS), bounded(END_TIMEOUT_S), variables({QUIET: "true"}):
+                mlflow.end_run(status)
+
+
+def _flat(params: Mapping[str, object]) -> dict[str, str]:
+    return {key: scrub(str(value)) for key, value in flatten(params).items()}
 
 
 def split_name(dataset: str, split: str) -> str:
@@ -368,28 +410,6 @@ def _digest(faces: tuple[Images, Labels]) -> str:
     for array in faces:
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
-
-
-def _scrubbed_text(path: Path) -> str | None:
-    """The content of a text file without its secrets; None if it has none."""
-    if path.suffix not in SCRUBBED_FILES:
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace")
-    scrubbed = scrub(text)
-    return None if scrubbed == text else scrubbed
-
-
-@contextmanager
-def _short_timeout() -> Iterator[None]:
-    """Let calls to a server fail soon. MLflow reads these variables at each call."""
-    short = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(EPOCH_TIMEOUT_S)}
-    former = {name: os.environ.get(name) for name in short}
-    os.environ.update(short)
-    try:
-        yield
-    finally:
-        for name, value in former.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
@@ -406,18 +426,14 @@ def start_run(
     `ended_by` names the exception. Under `mlflow run`, the run that this command has created is resumed. Raises
     StoreError if the store does not respond or does not have the run.
     """
-    active = _start(run_id, name, parent)
+    active = begin(run_id, name=name, parent=parent)
     try:
         with translate_errors():
-            # MLflow sets tags too, such as the address of a git remote, which may contain a token.
-            new_tags = _new_tags(active, tags or {}) | {PROCESS: this_process()}
-            mlflow.set_tags({key: scrub(value) for key, value in new_tags.items()})
+            mlflow.set_tags(new_tags(active.data.tags, tags or {}))
         run = Run(active.info.run_id)
         yield run
     except BaseException as error:
-        with suppress(*STORE_ERRORS):  # the first error is the one to report
-            mlflow.set_tag("ended_by", scrub(shorten(f"{type(error).__name__}: {error}", 500)))
-            mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        _end_failed(error)
         raise
     if run.lagging:
         run.attempt(mlflow.end_run)
@@ -426,11 +442,31 @@ def start_run(
             mlflow.end_run()
 
 
-def _new_tags(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in active.data.tags.items() if scrub(value) != value} | dict(tags)
+def _end_failed(error: BaseException) -> None:
+    """End the active run after an error, which is the one to report. A dead store costs no more time."""
+    with bounded(END_TIMEOUT_S) if isinstance(error, OutageError) else nullcontext():
+        with suppress(*STORE_ERRORS):
+            mlflow.set_tag("ended_by", scrub(shorten(f"{type(error).__name__}: {error}", 500)))
+        with suppress(*STORE_ERRORS):
+            mlflow.end_run("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
 
-def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.ActiveRun:
+def new_tags(present: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags to set when a run begins, without secrets: `tags`, this process, and corrected ones.
+
+    MLflow sets tags too, such as the address of a git remote, which may contain a token.
+    """
+    corrected = {key: value for key, value in present.items() if scrub(value) != value}
+    return {key: scrub(value) for key, value in (corrected | dict(tags) | {PROCESS: this_process()}).items()}
+
+
+def begin(
+    run_id: str | None, *, name: str | None = None, parent: str | None = None, tags: dict[str, str] | None = None
+) -> mlflow.ActiveRun:
+    """Start or resume MLflow's active run. A new run has the tags from the beginning.
+
+    Raises StoreError if the store does not respond or does not have the run.
+    """
     if run_id is None:
         connect()
     elif not run_exists(run_id):
@@ -447,6 +483,7 @@ def _start(run_id: str | None, name: str | None, parent: str | None) -> mlflow.A
             experiment_id=_experiment_id(parent) if new else None,
             run_name=name,
             parent_run_id=parent,
+            tags=tags,
             log_system_metrics=name is not None and parent is None,
         )
 

@@ -24,7 +24,7 @@ from emotion_detection.evaluation.detector_crops import (
     detect_pasted_faces,
     end_to_end_rows,
 )
-from emotion_detection.experiments import runs
+from emotion_detection.experiments import delivery
 from emotion_detection.experiments.copied_run import read_history
 from emotion_detection.experiments.provenance import model_digests
 from emotion_detection.inference.classifier import EmotionClassifier, mirror_averaged
@@ -52,13 +52,16 @@ class EvaluatePaths:
 
 
 def evaluate(paths: EvaluatePaths) -> None:
-    """Score model.onnx with onnxruntime. No other stage uses the test split."""
+    """Score model.onnx with onnxruntime. No other stage uses the test split.
+
+    If the store does not respond, the scores and the report are kept for it in the journal of the run.
+    """
     params = load_params(paths.params).evaluate
     faces = load(paths.faces)
     history = read_history(paths.model / "history.csv")
     run_id = read_json(paths.model / "run.json", "run_id")["run_id"]
     classifier = EmotionClassifier(paths.model / "model.onnx")
-    with runs.start_run(run_id) as run:
+    with delivery.stage_run(run_id) as run:
         run.log_stage_params({"evaluate": params.model_dump()})
         # What a store that did not respond has missed.
         run.tag_all(model_digests(paths.model))

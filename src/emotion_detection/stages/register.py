@@ -1,8 +1,11 @@
 """Register the model in MLflow's registry, and move the alias to it if it is better on the same faces of val."""
 
 import json
+import logging
 import os
-from dataclasses import asdict, dataclass
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,17 @@ from emotion_detection.command_line import run_command
 from emotion_detection.config import Params, load_params
 from emotion_detection.data import dataset
 from emotion_detection.data.dataset import Faces
+from emotion_detection.decoding.json_text import read_json
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ModelError, StoreError
 from emotion_detection.evaluation import acceptance, metrics, paired
-from emotion_detection.experiments import promotion, registry, runs
+from emotion_detection.experiments import delivery, promotion, registry, runs
 from emotion_detection.experiments.copied_run import training_run
+from emotion_detection.experiments.dvc_data import forget_file
+from emotion_detection.experiments.journal import Journal, journal_of
+from emotion_detection.experiments.outages import OutageError, bounded
 from emotion_detection.experiments.promotion import Decision
+from emotion_detection.experiments.store_location import project_folder
 from emotion_detection.inference import pretrained
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.inference.pretrained import MODEL_NAME
@@ -31,6 +39,12 @@ DATASET = "fer2013"  # its model is registered as MODEL_NAME; the names of other
 COPIED_TAGS = ("git_commit", "git_dirty", "label_source", "votes_digest")  # from the run to the version
 NOT_COMPARABLE, UNOPPOSED = "not comparable", "unopposed"  # verdicts without a comparison
 UNREAD = {"verdict": "not compared"}  # the evidence if the store does not have the file of the present version
+NOT_REGISTERED = "not registered yet"
+TIMEOUT_S = 10  # for a request to the store
+ADDRESS = "address.json"  # in a postponed registration: the file that the stage has written
+MODEL_FILES = ("model.onnx", "run.json", "history.csv", "initial_weights")  # what a registration needs
+
+logger = logging.getLogger(__name__)
 
 
 @Parameter(name="*")
@@ -65,6 +79,8 @@ class Candidate:
         """Whether the alias moves from its holder to this model."""
         try:
             comparison = self._compare(holder) if holder else None
+        except OutageError:
+            raise
         except StoreError as error:  # it says nothing about the models, so it must not promote one
             remedy = "`dvc repro --force --single-item register` compares again"
             return Decision(False, f"the {self.params.register_.alias} cannot be read ({error}): {remedy}", UNREAD)
@@ -113,12 +129,57 @@ class Candidate:
 def register(paths: RegisterPaths) -> None:
     """Register model.onnx, and move the alias to it if it is better than the version that has it.
 
-    The first opponent of a model for FER-2013 is the shipped model.
+    The first opponent of a model for FER-2013 is the shipped model. If the store does not respond, nothing is decided:
+    copies of the files are kept, and `emotion-detection sync` registers the model with the same settings.
     """
+    run_id = read_json(paths.model / "run.json", "run_id")["run_id"]
+    journal = journal_of(run_id)
+    try:
+        with bounded(TIMEOUT_S, retries=1):
+            result, sentence = _register(paths)
+    except OutageError as error:
+        with journal.lock():
+            _postpone(paths, journal)
+        logger.warning(
+            "MLflow does not respond (%s). The stage continues: what it would register is kept in %s, and "
+            "`emotion-detection sync` registers it when MLflow responds again.", error.reason, journal.folder
+        )  # fmt: skip
+        data = json.loads(paths.data_report.read_text())
+        sentence = f"{model_name(data['dataset'])}: {NOT_REGISTERED}"
+        result = {"name": model_name(data["dataset"]), "version": None, "run_id": run_id, "promoted": False}
+        result["reason"] = f"{NOT_REGISTERED}: MLflow does not respond ({error.reason})"
+    else:
+        _forget(journal)
+    _write_result(result, paths.registered)
+    print(sentence)
+
+
+def register_postponed(journal: Journal) -> str:
+    """Register the model that waits in a journal, and correct the file of its stage; returns the result in a line.
+
+    DVC then runs the stage once more, which finds the version. Hold the lock of the journal before. Raises OutageError
+    if the store does not respond.
+    """
+    folder = journal.registration
+    names = ("params.yaml", "faces.npz", "data_report.json", "model", "report", "registered.json")
+    result, sentence = _register(RegisterPaths(*(folder / name for name in names)))
+    written = Path(read_json(folder / ADDRESS, "registered")["registered"])
+    if written.is_file():  # not that of a queued experiment, whose folder is gone
+        present = read_json(written, "run_id", "version")
+        if present["version"] is None and present["run_id"] == journal.run_id:
+            forget_file(written, project_folder())
+            _write_result(result, written)
+    _forget(journal)
+    return sentence
+
+
+def _register(paths: RegisterPaths) -> tuple[dict[str, Any], str]:
+    """Register the model; returns the content of the stage's file, and the result in a line."""
     params = load_params(paths.params)
     data = json.loads(paths.data_report.read_text())
     scores = json.loads((paths.report / "metrics.json").read_text())
     name, alias = model_name(data["dataset"]), params.register_.alias
+    delivery.catch_up()
     if name == MODEL_NAME:
         os.environ.pop("MLFLOW_RUN_ID", None)  # of `mlflow run`: it is the training's, not the shipped model's
         pretrained.seed_registry()
@@ -133,10 +194,37 @@ def register(paths: RegisterPaths) -> None:
         outcome = promotion.promote_if(name, version, alias=alias, decide=candidate.decide)
         sentence = f"{name} version {version}: {alias if outcome.promoted else f'not {alias}'}, {outcome.reason}"
         run.note("Registered", sentence)
-    result = {"name": name, "version": version, "run_id": run.id, **asdict(outcome)}
-    with atomic_output(paths.registered) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    print(sentence)
+    return {"name": name, "version": version, "run_id": run.id, **asdict(outcome)}, sentence
+
+
+def _postpone(paths: RegisterPaths, journal: Journal) -> None:
+    """Keep copies of all that a registration needs. They are complete or absent."""
+    journal.begin(time.time_ns() // 1_000_000)
+    with atomic_output(journal.registration) as folder:
+        (folder / "model").mkdir(parents=True)
+        shutil.copyfile(paths.params, folder / "params.yaml")
+        shutil.copyfile(paths.data_report, folder / "data_report.json")
+        shutil.copytree(paths.report, folder / "report")
+        for source in (paths.model / name for name in MODEL_FILES):
+            if source.exists():
+                copy = shutil.copytree if source.is_dir() else shutil.copyfile
+                copy(source, folder / "model" / source.name)
+        dataset.save(replace(dataset.load(paths.faces).of("val"), votes=None), folder / "faces.npz")
+        (folder / ADDRESS).write_text(json.dumps({"registered": str(paths.registered.resolve())}))
+
+
+def _forget(journal: Journal) -> None:
+    """Remove a registration that has taken place."""
+    if journal.registration.exists():
+        with journal.lock():
+            shutil.rmtree(journal.registration)
+            if not journal.pending():
+                journal.remove()
+
+
+def _write_result(result: dict[str, Any], path: Path) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def model_name(dataset_name: str) -> str:

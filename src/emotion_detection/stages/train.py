@@ -6,22 +6,24 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
 from emotion_detection.atomic import atomic_output
 from emotion_detection.command_line import run_command
-from emotion_detection.config import Train, load_params
+from emotion_detection.config import Params, Train, load_params
 from emotion_detection.data.dataset import Faces, digest, load
 from emotion_detection.decoding.json_text import read_json
 from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.emotions import SPLITS
 from emotion_detection.errors import ConfigError, DataError, shorten
 from emotion_detection.experiments.provenance import model_digests, origin
+from emotion_detection.training.distillation import check_teachers, teacher_digests
 from emotion_detection.training.votes import check_votes, label_tags
 
 if TYPE_CHECKING:
@@ -52,27 +54,27 @@ class TrainPaths:
     """The folder of unfinished trainings."""
     model: Path
     """The folder to write."""
+    recipe: Path | None = None
+    """A recipe that replaces settings of `train`."""
+    overlay: Path | None = None
+    """A recipe that replaces settings of that recipe."""
+    lock: Path | None = None
+    """The dvc.lock of the pipeline that runs this stage; that next to `pipeline` if omitted."""
 
 
 def train(paths: TrainPaths) -> None:
     """Train a model, or resume its training and its MLflow run.
 
-    A store that fails after the training has started costs only a warning: the model, its history and the ID of the
-    run are on disk, and the evaluate stage logs what the run lacks.
+    A store that does not respond costs only a warning: what it misses is kept in a journal, see `delivery`.
     """
-    params = load_params(paths.params)
-    faces = load(paths.faces)
-    params.train.check_batch_size(len(faces.of("train")))
-    check_votes(params.train, faces)
-    data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
-    check_digest(faces, data["digest"], paths)
+    params, faces, data = load_inputs(paths)
     # TensorFlow and MLflow take seconds to import. A wrong setting should be refused at once.
-    from emotion_detection.experiments import description, runs
+    from emotion_detection.experiments import delivery, description
     from emotion_detection.training.optimizer import resolve_precision
     from emotion_detection.training.trainer import fit
 
     settings = params.model_dump(include={"prepare", "train"})
-    _remove_recorded(paths.checkpoints, paths.pipeline.with_name("dvc.lock"))
+    _remove_recorded(paths.checkpoints, paths.lock or paths.pipeline.with_name("dvc.lock"))
     project = paths.pipeline.resolve().parent
     started = origin(settings["train"], project)
     tags = started.tags | {
@@ -82,12 +84,10 @@ def train(paths: TrainPaths) -> None:
         **label_tags(params.train, faces, data["dataset"]),
         "precision": resolve_precision(params.train.precision),
     }
-    checkpoint = paths.checkpoints / _key(settings, data["digest"] + tags.get("votes_digest", ""), paths.pipeline)
-    counts = {split: len(faces.of(split)) for split in SPLITS}
-    described = description.describe(settings["train"], data["dataset"], counts, project)
+    checkpoint = paths.checkpoints / _key(settings, _inputs(params.train, tags), paths.pipeline)
+    described = description.describe(settings["train"], data["dataset"], _counts(faces), project)
     name = tags.get("dvc_experiment", described.name)
-    with runs.start_run(_unfinished_run(checkpoint), name=name, tags=tags) as run:
-        _remember_run(checkpoint, run.id)
+    with delivery.stage_run(_local_id(checkpoint), name=name, tags=tags, create=True) as run:
         run.log_params(settings)
         run.log_contents(started.files)
         run.note("Training", described.note)
@@ -102,6 +102,22 @@ def train(paths: TrainPaths) -> None:
         save(result, params.train, about | {"temperature": str(result.temperature)}, paths.model)
         run.attempt(lambda: _log_result(run, result.history, paths.model))
     _finish(checkpoint)
+
+
+def _counts(faces: Faces) -> dict[str, int]:
+    return {split: len(faces.of(split)) for split in SPLITS}
+
+
+def load_inputs(paths: TrainPaths) -> tuple[Params, Faces, dict[str, Any]]:
+    """Load the settings, the faces and the report of the prepare stage. Raise an error if they do not fit."""
+    params = load_params(paths.params, [recipe for recipe in (paths.recipe, paths.overlay) if recipe])
+    faces = load(paths.faces)
+    params.train.check_batch_size(len(faces.of("train")))
+    check_votes(params.train, faces)
+    data = read_json(paths.data_report, "dataset", "digest", "dvc_md5")
+    check_teachers(params.train, data["dataset"])
+    check_digest(faces, data["digest"], paths)
+    return params, faces, data
 
 
 def check_digest(faces: Faces, expected: str, paths: TrainPaths) -> None:
@@ -158,6 +174,11 @@ def _log_result(run: "Run", history: Sequence[Mapping[str, float]], model: Path)
     run.log_history(history, model / HISTORY)
 
 
+def _inputs(train: Train, tags: Mapping[str, str]) -> str:
+    """The digests of the faces, of the votes if they are used, and of the teachers, whose paths can have new files."""
+    return tags["dataset_digest"] + tags.get("votes_digest", "") + teacher_digests(train)
+
+
 def _key(settings: Mapping[str, object], digest: str, pipeline: Path) -> str:
     """Identify a training by its settings, data and code, so that no other training resumes its checkpoint."""
     content = [settings, digest, _code(pipeline)]
@@ -204,16 +225,19 @@ def _remove_recorded(checkpoints: Path, lock: Path) -> None:
 
 def _unfinished_run(checkpoint: Path) -> str | None:
     """The ID of the run of a checkpoint. A damaged file is ignored: the training gets a new run."""
-    from emotion_detection.experiments import runs
-
     path = checkpoint / "run_id"
     run_id = path.read_text(errors="replace") if path.is_file() else ""
-    return run_id if RUN_ID.fullmatch(run_id) and runs.run_exists(run_id) else None
+    return run_id if RUN_ID.fullmatch(run_id) else None
 
 
-def _remember_run(checkpoint: Path, run_id: str) -> None:
-    with atomic_output(checkpoint / "run_id") as path:
-        path.write_text(run_id)
+def _local_id(checkpoint: Path) -> str:
+    """The ID of the run, which is on the disk before the store has the run: a kill leaves no second run."""
+    run_id = _unfinished_run(checkpoint)
+    if run_id is None:
+        run_id = uuid.uuid4().hex
+        with atomic_output(checkpoint / "run_id") as path:
+            path.write_text(run_id)
+    return run_id
 
 
 if __name__ == "__main__":

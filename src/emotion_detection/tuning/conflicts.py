@@ -12,7 +12,7 @@ from emotion_detection.training.distillation import targets
 from emotion_detection.training.votes import check_votes
 from emotion_detection.tuning.search_space import Space, as_text
 
-NETWORK = ("architecture", "widths", "blocks", "stem_stride", "standardize")  # initial weights fit one network
+NETWORK = ("architecture", "widths", "blocks", "stem_stride", "standardize", "head")  # initial weights fit one network
 # Soft labels of augmented faces fit one sequence of batches and one augmentation, and so do these settings.
 BATCHES = ("seed", "batch_size", "final_plain_fraction")
 

@@ -21,6 +21,7 @@ CONDITIONS = {
     "blocks": ("architecture", "fer_resnet"),
     "stem_stride": ("architecture", "fer_resnet"),
     "standardize": ("architecture", "fer_resnet"),
+    "head": ("architecture", "fer_resnet"),
     "momentum": ("optimizer", "sgd"),
 }
 

@@ -36,6 +36,8 @@ class Job(Section):
     faces: Path
     study: str
     parent: str  # MLflow run of the search
+    tags: dict[str, str]  # of each trial's run: the code and the machine of the command
+    records: Path  # the folder of the files that say more about them, such as the changes of the code
     finalists: bool = False  # run the queued trainings of finalists
     trainer: str = TRAINER  # module:function; tests replace it
 
@@ -69,13 +71,14 @@ def train_trial(trial: Trial, values: search_space.Values, job: Job, faces: Face
     Raises TrialPruned for an unpromising or diverged trial.
     """
     train = search_space.settings(job.train, values, epochs=job.tune.epochs)
-    tags = {"study": job.study, "trial": str(trial.number)}
+    tags = job.tags | {"study": job.study, "trial": str(trial.number)}
     history: list[Epoch] = []
     trained = False
     try:
         with runs.start_run(name=f"{job.study} {trial.number}", parent=job.parent, tags=tags) as run:
             trial.set_user_attr("run_id", run.id)
             run.log_params({"train": train.model_dump()})
+            run.log_contents(_records(job.records))
             pruned = _train(trial, train, faces, run, history, fit)
             trial.set_user_attr("history", history)
             trained = True
@@ -89,6 +92,11 @@ def train_trial(trial: Trial, values: search_space.Values, job: Job, faces: Face
         raise TrialPruned
     scores = [row["val_macro_f1"] for row in history]
     return scores[-1] if job.finalists else max(scores)
+
+
+def _records(folder: Path) -> dict[str, bytes]:
+    """The files that describe the code and the machine, by their paths in a run."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def _train(trial: Trial, train: Train, faces: Faces, run: runs.Run, history: list[Epoch], fit: Fit) -> bool:

@@ -1,0 +1,62 @@
+"""Deliver what the MLflow store has missed while it did not respond."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emotion_detection.errors import StoreError
+from emotion_detection.experiments.journal import BusyError, exclusive_delivery, journals
+
+if TYPE_CHECKING:
+    from emotion_detection.experiments.delivery import Delivery
+
+
+def sync() -> None:
+    """Deliver the runs and register the models that wait in build/journal, each exactly once.
+
+    The pipeline keeps there what the MLflow store misses while it does not respond. The command can be stopped and
+    repeated at any moment. If two run at once, one waits for the other.
+    """
+    waiting = [journal for journal in journals() if journal.is_for_present_store]
+    for store, count in Counter(journal.store for journal in journals() if not journal.is_for_present_store).items():
+        print(f"{_count(count, 'run')} for {store}: set MLFLOW_TRACKING_URI to this address to deliver it")
+    if not waiting:
+        print("nothing waits for this store")
+        return
+    from emotion_detection.experiments import delivery  # MLflow takes seconds to import
+
+    delivery.check_store()
+    left = []
+    with exclusive_delivery(), delivery.quiet():
+        for one in delivery.deliver_waiting():
+            print(one.error or _describe(one))
+            left += [one] if one.error else []
+        for line in _register_waiting():
+            print(line)
+    busy = [journal.run_id for journal in journals() if journal.is_for_present_store]
+    if left or busy:
+        raise StoreError(f"not everything is delivered: {len(left or busy)} of {len(waiting)} runs still wait")
+
+
+def _register_waiting() -> Iterator[str]:
+    """Register the models whose runs are delivered; yields a line for each."""
+    from emotion_detection.stages.register import register_postponed
+
+    for journal in journals():
+        if journal.is_for_present_store and journal.registration.exists() and not journal.pending():
+            try:
+                with journal.lock(0):
+                    if journal.registration.exists():
+                        yield register_postponed(journal)
+            except BusyError:
+                yield f"{journal.folder} is used by a running process, which delivers it"
+
+
+def _describe(delivery: "Delivery") -> str:
+    """What a store has got, in a line."""
+    parts = f"{_count(delivery.epochs, 'epoch')} and {_count(delivery.files, 'file')}"
+    return f"run {delivery.run_id}: it has all that it missed, with {parts}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,325 @@
+"""Runs that a dead store does not stop: what it misses is kept in a journal and delivered exactly once.
+
+A run has an ID of its own from the beginning, as a tag. It is searched before the run is created, so that a delivery
+which is killed at any moment and repeated makes no second run.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import mlflow
+from mlflow.tracking.context.registry import resolve_tags
+
+from emotion_detection.errors import StoreError, shorten
+from emotion_detection.experiments import calls
+from emotion_detection.experiments.calls import Call
+from emotion_detection.experiments.journal import BusyError, Journal, Line, exclusive_delivery, journal_of, journals
+from emotion_detection.experiments.outages import OutageError, bounded, variables
+from emotion_detection.experiments.runs import (
+    EPOCH_TIMEOUT_S,
+    EXPERIMENT,
+    PROCESS,
+    QUIET,
+    Breaker,
+    Run,
+    begin,
+    connect,
+    limit_requests,
+    new_tags,
+    project_experiment,
+    run_exists,
+    translate_errors,
+)
+from emotion_detection.experiments.store_location import store_uri
+from emotion_detection.redaction import redact_uri, scrub
+
+LOCAL_ID = "local_run_id"  # the tag with the ID that a stage has chosen before the store had the run
+COMMAND = "`emotion-detection sync`"
+LOST_S = 25  # after this time in failed calls, a stage leaves the store alone: a pipeline loses less than a minute
+MAX_BATCH = 50  # epochs in one request
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a store has got of a journal."""
+
+    journal: Journal
+    run_id: str  # in the store; "" if nothing could be delivered
+    epochs: int = 0
+    files: int = 0
+    error: str = ""  # why something is left
+
+
+class Outbox:
+    """Sends the calls of a run to the store, or keeps them in the journal until the store takes them.
+
+    stored_id: the ID of the run in the store; "" if it is not known. lock: closed after the run.
+    """
+
+    def __init__(self, journal: Journal, lock: ExitStack) -> None:
+        self.journal, self.stored_id = journal, ""
+        self.breaker = Breaker(LOST_S)
+        self._lock = lock
+        self._waits = False  # whether the journal has calls
+        self._warned = False
+
+    def send(self, call: Call) -> None:
+        """Send a call to the store, or keep it. Raises StoreError if the store refuses it for good."""
+        if not self._waits and self.breaker.allows and self.stored_id:
+            try:
+                with self.breaker.attempt(), translate_errors():
+                    calls.send(self.stored_id, call)
+            except OutageError as error:
+                self.warn(error.reason)
+            else:
+                return
+        self._keep(call)
+        self._flush()
+
+    def warn(self, reason: str) -> None:
+        """Say once what happens to the calls."""
+        if not self._warned:
+            logger.warning(
+                "MLflow does not respond (%s). The stage continues, and what %s misses is kept in %s. %s delivers it "
+                "when MLflow responds again.",
+                reason,
+                redact_uri(store_uri()),
+                self.journal.folder,
+                COMMAND,
+            )
+        self._warned = True
+
+    def _keep(self, call: Call) -> None:
+        if not self._waits:
+            self._lock.enter_context(self.journal.lock())
+        self._waits = True
+        keep(self.journal, call)
+
+    def _flush(self) -> None:
+        """Deliver the journal if the store may be asked now. A failure leaves it for later."""
+        if not self.breaker.allows or not self.journal.is_for_present_store:
+            return
+        try:
+            with self.breaker.attempt():
+                self.stored_id = deliver(self.journal).run_id
+        except StoreError as error:
+            self.warn(error.reason if isinstance(error, OutageError) else shorten(error))
+            return
+        _remove_if_done(self.journal)
+        self._waits = False
+        logger.info("MLflow responds again, and has got what it missed.")
+
+
+@contextmanager
+def stage_run(
+    run_id: str, *, name: str | None = None, tags: Mapping[str, str] | None = None, create: bool = False
+) -> Iterator[Run]:
+    """Resume a run as `start_run` does, with a store that may be dead: it costs only a warning, and little time.
+
+    Journals that wait for the store are delivered first. What the store misses meanwhile is kept in the journal of the
+    run. run_id: the ID in the store or that of an earlier call of this function. create: start a new run if there is
+    none; if the store does not respond, its ID remains `run_id`. Raises StoreError if a store that responds does not
+    have the run, or for a wrong setting.
+    """
+    with ExitStack() as lock:
+        run = _begin(run_id, name, tags or {}, create, lock)
+        try:
+            yield run
+        except BaseException as error:
+            with suppress(StoreError):  # the first error is the one to report
+                reason = scrub(shorten(f"{type(error).__name__}: {error}", 500))
+                run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", reason)
+            raise
+        end = partial(run.end, "FINISHED")
+        run.attempt(end) if run.lagging else end()
+
+
+def _begin(run_id: str, name: str | None, tags: Mapping[str, str], create: bool, lock: ExitStack) -> Run:
+    attached = os.environ.get("MLFLOW_RUN_ID", "") if create else ""  # the run of `mlflow run`
+    outbox = Outbox(journal_of(run_id), lock)
+    all_tags = dict(tags) | ({LOCAL_ID: run_id} if create else {})
+    try:
+        with outbox.breaker.attempt():
+            active = _begin_in_store(outbox.journal, name, all_tags, create)
+    except OutageError as error:
+        outbox.journal = journal_of(attached or run_id)
+        outbox.warn(error.reason)
+        content = {"name": name, "create": create and not attached, "tags": _first_tags(name, all_tags, create)}
+    else:
+        outbox.stored_id = active.info.run_id
+        outbox.journal = journal_of(active.info.run_id)
+        content = {"tags": new_tags(active.data.tags, all_tags)}
+    outbox.send(Call("start", content))
+    return Run(outbox.stored_id or outbox.journal.run_id, outbox)
+
+
+def _begin_in_store(journal: Journal, name: str | None, tags: dict[str, str], create: bool) -> mlflow.ActiveRun:
+    """Start or resume the run in a store that has got all that it missed. Raises OutageError if it does not respond."""
+    if journal.exists and not journal.is_for_present_store:
+        raise OutageError("", f"the run waits for {journal.store}, and MLFLOW_TRACKING_URI is another store")
+    catch_up()
+    stored_id = locate(journal.run_id)
+    ids = {LOCAL_ID: tags[LOCAL_ID]} if create else {}
+    return begin(stored_id if create else stored_id or journal.run_id, name=name, tags=ids)
+
+
+def catch_up() -> None:
+    """Let the store have what it has missed. Raises OutageError if it does not respond."""
+    check_store()
+    try:
+        for delivery in deliver_waiting():
+            if delivery.error:
+                logger.warning("%s", delivery.error)
+            else:
+                logger.info("MLflow has got what it missed of the run %s.", delivery.run_id)
+    except BusyError as error:
+        raise OutageError(str(error), "another process still delivers what it missed") from error
+
+
+def _first_tags(name: str | None, tags: Mapping[str, str], create: bool) -> dict[str, str]:
+    """The tags of a run that begins without the store. A new one also gets those of MLflow, such as the user."""
+    named = {"mlflow.runName": name} if name else {}
+    return new_tags({}, {**(resolve_tags(named) if create else {}), **tags})
+
+
+@translate_errors()
+def check_store() -> None:
+    """Ask the store for something small. Raises OutageError if it does not respond."""
+    limit_requests()
+    connect()
+    with bounded(EPOCH_TIMEOUT_S):
+        mlflow.MlflowClient().search_experiments(max_results=1)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow from printing addresses and progress."""
+    logger, level = logging.getLogger("mlflow"), logging.getLogger("mlflow").level
+    logger.setLevel(logging.WARNING)
+    try:
+        with variables({QUIET: "true"}):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def keep(journal: Journal, call: Call) -> None:
+    """Add a call to a journal, with copies of its artifacts."""
+    copy = partial(shutil.copytree, call.folder, dirs_exist_ok=True) if call.folder else None
+    journal.add(call.kind, call.at, call.content, copy)
+
+
+def locate(run_id: str) -> str | None:
+    """The ID in the store of the run that a stage knows by this ID; None if the store does not have it.
+
+    If the store has created the run although its answer was lost, and later another one, the one with a process counts.
+    """
+    if run_exists(run_id):
+        return run_id
+    found = _find(run_id)
+    return str(found[0].info.run_id) if found else None
+
+
+@translate_errors()
+def _find(local_id: str) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    found = client.search_runs([experiment.experiment_id], f"tags.{LOCAL_ID} = '{local_id}'")
+    return sorted(found, key=lambda run: (PROCESS not in run.data.tags, run.info.start_time))
+
+
+@translate_errors()
+def deliver(journal: Journal) -> Delivery:
+    """Send the calls of a journal to the store, in their order. It can be killed and repeated at any moment.
+
+    Raises OutageError if the store does not respond, and StoreError if it does not have the run. Hold its lock before.
+    """
+    connect()
+    pending = journal.pending()
+    run_id = locate(journal.run_id) or _create(journal, pending)
+    for duplicate in _find(journal.run_id)[1:]:  # created by a request whose answer was lost
+        mlflow.MlflowClient().delete_run(duplicate.info.run_id)
+    for group in _batches(pending):
+        sent = [Call(one["kind"], one["content"], one["at"], journal.files(one["number"])) for one in group]
+        if sent[0].kind == "metrics":
+            calls.send_metrics(run_id, sent)
+        else:
+            calls.send(run_id, sent[0])
+        journal.mark_delivered(group[-1]["number"])
+    epochs = sum("val_loss" in one["content"]["values"] for one in pending if one["kind"] == "metrics")
+    files = sum(path.is_file() for one in pending for path in journal.files(one["number"]).rglob("*"))
+    return Delivery(journal, run_id, epochs, files)
+
+
+def _create(journal: Journal, pending: Sequence[Line]) -> str:
+    """Create the run whose start is in the journal."""
+    first: Line = pending[0] if pending else {"kind": ""}
+    if first["kind"] != "start" or not first["content"].get("create"):
+        raise StoreError(
+            f"{redact_uri(store_uri())} does not contain the run {journal.run_id}: restore it in MLflow's page, or "
+            f"delete {journal.folder}, which contains what it missed"
+        )
+    client, content = mlflow.MlflowClient(), first["content"]
+    created = client.create_run(project_experiment(), first["at"], content["tags"], content["name"])
+    return str(created.info.run_id)
+
+
+def _batches(pending: Sequence[Line]) -> Iterator[list[Line]]:
+    """The calls in their order. Successive metrics are one request."""
+    for is_metrics, group in groupby(pending, lambda line: line["kind"] == "metrics"):
+        lines, size = list(group), MAX_BATCH if is_metrics else 1
+        yield from (lines[start : start + size] for start in range(0, len(lines), size))
+
+
+def deliver_waiting() -> Iterator[Delivery]:
+    """Deliver all journals of the present store, oldest first. Those of running processes are left to them.
+
+    A model that waits for its registration stays in its journal. Raises OutageError if the store does not respond.
+    """
+    if not journals():
+        return
+    with exclusive_delivery():
+        for journal in journals():
+            if journal.is_for_present_store:
+                with suppress(BusyError), journal.lock(0):
+                    yield from _deliver_one(journal)
+
+
+def _deliver_one(journal: Journal) -> Iterator[Delivery]:
+    """Deliver a journal whose process has ended."""
+    if not journal.exists:  # another process has delivered it meanwhile
+        return
+    pending = journal.pending()
+    try:
+        if pending:
+            delivery = deliver(journal)
+            _end_killed(delivery, pending[-1])
+            yield delivery
+    except OutageError:
+        raise
+    except StoreError as error:
+        yield Delivery(journal, "", error=str(error))
+    else:
+        _remove_if_done(journal)
+
+
+@translate_errors()
+def _end_killed(delivery: Delivery, last: Line) -> None:
+    """End a run whose process was killed before it could."""
+    if last["kind"] != "end":
+        calls.send(delivery.run_id, Call("end", {"status": "KILLED", "reason": "its process was killed"}, last["at"]))
+
+
+def _remove_if_done(journal: Journal) -> None:
+    if not journal.registration.exists():
+        journal.remove()

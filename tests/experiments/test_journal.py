@@ -1,0 +1,144 @@
+"""The journal of what a store has missed: nothing is lost or read twice, whenever a process is killed."""
+
+import threading
+
+import pytest
+
+from emotion_detection.errors import DataError
+from emotion_detection.experiments import journal
+from emotion_detection.experiments.journal import RECORDS, BusyError, exclusive_delivery, journal_of, journals
+
+ID = "0" * 32
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:my-password@127.0.0.1:1")
+    return tmp_path
+
+
+def kinds(run_id=ID):
+    return [line["kind"] for line in journal_of(run_id).pending()]
+
+
+def test_calls_keep_their_order_times_and_contents():
+    written = journal_of(ID)
+    written.add("metrics", 5, {"values": {"val_loss": 0.5}, "step": 1})
+    written.add("end", 7, {"status": "FINISHED"})
+    first, second = journal_of(ID).pending()
+    assert first == {"kind": "metrics", "at": 5, "content": {"values": {"val_loss": 0.5}, "step": 1}, "number": 1}
+    assert (second["at"], second["number"]) == (7, 2)
+
+
+def test_delivered_calls_are_not_pending():
+    written = journal_of(ID)
+    for kind in ("params", "metrics", "end"):
+        written.add(kind, 1, {})
+    written.mark_delivered(2)
+    assert kinds() == ["end"]
+    written.add("start", 2, {})
+    assert kinds() == ["end", "start"]
+    written.mark_delivered(4)
+    assert kinds() == []
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 5))
+def test_line_of_a_killed_process_is_ignored_and_the_next_one_counts(cut):
+    written = journal_of(ID)
+    written.add("params", 1, {})
+    written.add("metrics", 2, {})
+    path = written.folder / RECORDS
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert kinds() == ["params"] if cut > 1 else ["params", "metrics"]
+    written.add("end", 3, {})
+    assert kinds()[-1] == "end"
+    assert len(kinds()) == (2 if cut > 1 else 3)
+
+
+def test_journal_that_was_killed_before_its_first_line_is_begun_again():
+    written = journal_of(ID)
+    written.folder.mkdir(parents=True)
+    (written.folder / RECORDS).write_text('{"kind": "jour')
+    assert not written.exists
+    assert not journals()
+    written.add("params", 1, {})
+    assert kinds() == ["params"]
+
+
+def test_files_belong_to_their_call(project):
+    def write(folder):
+        (folder / "a.txt").write_text("a")
+
+    leftover = journal_of(ID).files(2)
+    leftover.mkdir(parents=True)
+    (leftover / "half").touch()  # of a killed process
+    written = journal_of(ID)
+    written.add("params", 1, {})
+    written.add("artifacts", 1, {}, write)
+    (number,) = [line["number"] for line in written.pending() if line["kind"] == "artifacts"]
+    assert [path.name for path in written.files(number).iterdir()] == ["a.txt"]
+    assert written.folder == project / "build" / "journal" / ID
+
+
+def test_journals_are_sorted_by_age_and_have_no_password():
+    for run_id, at in (("a", 3), ("b", 1), ("c", 2)):
+        journal_of(run_id).add("params", at, {})
+    assert [one.run_id for one in journals()] == ["b", "c", "a"]
+    text = (journals()[0].folder / RECORDS).read_text()
+    assert "my-password" not in text
+    assert journals()[0].is_for_present_store
+
+
+def test_journal_of_another_store_is_not_for_this_one(monkeypatch):
+    journal_of(ID).add("params", 1, {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
+    assert not journal_of(ID).is_for_present_store
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:other-password@127.0.0.1:1")  # the first one was wrong
+    assert journal_of(ID).is_for_present_store
+
+
+def test_removed_journal_leaves_nothing(project):
+    written = journal_of(ID)
+    with written.lock():
+        written.add("params", 1, {})
+        written.remove()
+    assert not list((project / "build" / "journal").iterdir())
+
+
+@pytest.mark.parametrize("run_id", ["", "../../etc", "a/b", "0" * 100])
+def test_text_that_is_no_id_is_refused(run_id):
+    with pytest.raises(DataError, match="is not the ID of a run"):
+        journal_of(run_id)
+
+
+@pytest.mark.parametrize("lock", [lambda: journal_of(ID).lock(0), exclusive_delivery], ids=["journal", "delivery"])
+def test_second_process_waits_or_gives_up(lock, monkeypatch):
+    monkeypatch.setattr(journal, "LOCK_TIMEOUT_S", 0)
+    results = []
+
+    def second():
+        try:
+            with lock():
+                results.append("entered")
+        except BusyError:
+            results.append("busy")
+
+    with lock(), lock():  # may be nested
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join()
+    assert results == ["busy", "entered"]
+
+
+def test_journal_of_a_queued_experiment_is_in_the_project(project, monkeypatch):
+    (project / "copy").mkdir()
+    (project / "copy" / "dvc.yaml").touch()
+    monkeypatch.chdir(project / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    assert journal_of(ID).folder == project / "build" / "journal" / ID
