@@ -51,7 +51,7 @@ ifdef SAMPLE
 	@mkdir -p $(CHAMPION)/.dvc
 	@cp recipes/champion/dvc.yaml recipes/champion/sample/params.yaml $(CHAMPION)
 	@cp recipes/champion/.dvc/config $(CHAMPION)/.dvc
-	@cd $(CHAMPION) && { [ -e data.dvc ] || dvc import-url --quiet ../../sample data; }
+	@cd $(CHAMPION) && { $(FREE_DVC); [ -e data.dvc ] || { rm -rf data; dvc import-url ../../sample data >/dev/null; }; }
 else
 	@[ -d data ] || { echo "data/ does not exist: run make data SOURCE=..., or make champion SAMPLE=1" >&2; exit 1; }
 endif

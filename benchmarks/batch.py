@@ -108,7 +108,9 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def measure(source: Path, out: Path, workers: int, pictures: int, *flags: str) -> Measurement:
-    """Run the command in a process of its own."""
+    """Run the command in a process of its own. A folder of an earlier run would be finished already."""
+    if out.exists():
+        sys.exit(f"{out} exists already: remove it, or use another --folder")
     command = [sys.executable, "-m", "emotion_detection", "batch", str(source), "--out", str(out)]
     options = ["--workers", str(workers), "--model", str(MODEL), "--part-size", "100" if pictures < 1000 else "1000"]
     start = time.perf_counter()

@@ -80,7 +80,7 @@ def show(server: Proxy, fault: str, moment: str, epochs: int, epoch_s: float, he
     seconds, run_id = pipeline(server, fault, 0 if moment == "the start" else epochs // 2, epochs, epoch_s)
     server.fault = HEALTHY
     with delivery.quiet():
-        delivery.catch_up()
+        delivery.catch_up(run_id)
     stored = delivery.locate(run_id)
     points = mlflow.MlflowClient().get_metric_history(stored, "val_loss")
     lost = sum(seconds) - (sum(seconds) if healthy is None else healthy)
@@ -110,7 +110,7 @@ def pipeline(server: Proxy, fault: str, dies_at: int, epochs: int, epoch_s: floa
             evaluated.log_folder(Path(report), "report")
         marks.append(time.monotonic())
         with suppress(OutageError), bounded(TIMEOUT_S, retries=1):
-            delivery.catch_up()  # what the register stage does first
+            delivery.catch_up(run.id)  # what the register stage does first
         marks.append(time.monotonic())
     return [after - before for before, after in pairwise(marks)], run.id
 

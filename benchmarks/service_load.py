@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +282,7 @@ def ask(connection: HTTPConnection, request: Request, result: Result) -> dict[st
         connection.request("POST", request.path, request.body, request.headers)
         response = connection.getresponse()
         content = response.read()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         result.failures[type(error).__name__] += 1
         connection.close()
         return None

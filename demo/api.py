@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -32,7 +32,7 @@ class ApiQueue:
         self._queue = queue
         self._requests: Counter[str] = Counter()  # by client
 
-    async def run(self, client: str, work: Callable[[], Result], *, size: int) -> Result:  # noqa: ARG002
+    async def run(self, client: str, work: Callable[[], Result], **_: Any) -> Result:
         """Call `work` when it is the client's turn. Raises RequestError if too many requests wait."""
         if self._requests.total() >= REQUESTS:
             raise RequestError(503, "Too many requests wait: try again in a moment.")

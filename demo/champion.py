@@ -44,7 +44,7 @@ class ServedModel(served_model.ServedModel[LoadedModel]):
         source = source or pretrained.CHAMPION
         is_file = not source.startswith(served_model.REGISTERED)
         first = None if is_file else served_model.load_file(pretrained.MODEL, load_model)
-        super().__init__(source, load_model, first=first)
+        super().__init__(source, load_model, first=first, seeds=True)
         if not is_file:
             self.message = "The registry has not responded yet. Serving the shipped model."
         self._listing = threading.Lock()

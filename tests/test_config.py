@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from tests.support.paths import ROOT
 
-from emotion_detection.config import Params, check_params, load_params
+from emotion_detection.config import Params, Train, check_params, load_params
 from emotion_detection.errors import ConfigError
 from emotion_detection.tuning.finalists import finalist_seeds
 
@@ -258,7 +258,7 @@ def test_all_sections_are_checked():
         ("train.widths", 100 * [2], "at most 8 items"),
         ("train.blocks", [10**6, 1, 1], "less than or equal to 64"),
         ("train.blocks", [], "as many widths as blocks"),
-        ("train.batch_size", 8192, "GB of memory: use smaller widths or blocks, or batch_size"),
+        ("train.batch_size", 8192, "GB of memory: use smaller widths, blocks, head or batch_size"),
         ("train.learning_rate", float("inf"), "between"),
         ("train.weight_decay", float("inf"), "less than or equal to 10"),
         ("train.augment.scale", [1, float("inf")], "less than or equal to 10"),
@@ -325,3 +325,10 @@ def test_recipes_replace_settings_of_train_in_their_order(tmp_path):
     second.write_text("train: {epoch: 9}\n")
     with pytest.raises(ConfigError, match=r"second\.yaml: train\.epoch is not a parameter"):
         load_params(COMMITTED, [first, second])
+
+
+def test_memory_includes_the_head(params):
+    small = params.train.model_copy(update={"widths": (8,), "blocks": (1,), "batch_size": 8192, "stem_stride": 1})
+    assert Train.model_validate(small.model_dump() | {"architecture": "fer_vgg", "head": 4096})  # has no head
+    with pytest.raises(ValidationError, match=r"GB of memory: use smaller widths, blocks, head"):
+        Train.model_validate(small.model_dump() | {"head": 4096})

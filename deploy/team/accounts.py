@@ -1,7 +1,8 @@
 """Create an account on the team's MLflow server, or change what it may do: python accounts.py NAME trainer|reader
 
-A trainer logs runs, registers models and moves aliases. A reader, such as the demo, only reads. The password is asked
-for, or read from ACCOUNT_PASSWORD. The administrator's name and password come from MLFLOW_TRACKING_USERNAME and
+A trainer logs runs, registers models and moves aliases. A reader, such as the demo, reads. It cannot change what
+others have made, but MLflow lets every account create experiments and models of its own. The password is asked for, or
+read from ACCOUNT_PASSWORD. The administrator's name and password come from MLFLOW_TRACKING_USERNAME and
 MLFLOW_TRACKING_PASSWORD, or, in the server's container, from its environment.
 """
 

@@ -10,13 +10,14 @@ import argparse
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow.store.db.utils as mlflow_db
+from mlflow.entities import LoggedModelStatus
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, func, select, text, update
 
@@ -24,7 +25,8 @@ DATABASE, FILES = "postgresql+psycopg://mlflow@postgres/mlflow", "s3://mlflow"  
 PROXY = "mlflow-artifacts:"  # the address of files behind the server
 SCHEMA = "alembic_version"
 ROWS = 1_000  # at a time
-OCCUPIED = ("runs", "registered_models")  # a server that has some of these is not new
+OCCUPIED = ("runs", "registered_models", "trace_info")  # a server that has some of these is not new
+DEFAULT_EXPERIMENT = 0  # the ID of the experiment that every server has
 FOLDERS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 COPIES = (("model_versions", "source"), ("model_versions", "storage_location"))  # of these addresses
 MLRUNS = "mlruns"  # the folder of the files
@@ -76,8 +78,11 @@ def _check(old: Connection, new: Connection, schema: MetaData) -> None:
     versions = [connection.scalar(text(f"SELECT version_num FROM {SCHEMA}")) for connection in (old, new)]
     if versions[0] != versions[1]:
         sys.exit("the server has another version of MLflow: run this script with the server's version")
-    if any(new.scalar(select(func.count()).select_from(schema.tables[name])) for name in OCCUPIED):
-        sys.exit("the server has runs or models already: move into a new server")
+    experiments = schema.tables["experiments"]
+    own = select(func.count()).select_from(experiments).where(experiments.c.experiment_id != DEFAULT_EXPERIMENT)
+    counts = (select(func.count()).select_from(schema.tables[name]) for name in OCCUPIED)
+    if any(new.scalar(count) for count in (own, *counts)):
+        sys.exit("the server has experiments, runs, models or traces already: move into a new server")
 
 
 def _batches(old: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
@@ -106,6 +111,7 @@ def _move_files(new: Connection, schema: MetaData, folder: Path, files: str) -> 
         if _place(row[column])
     }
     found = {address: folder / MLRUNS / _place(address) for address in paths}
+    _name_missing(new, schema, found)
     uploads = {address: place for address, place in found.items() if place.is_dir()}
     for address, place in uploads.items():
         get_artifact_repository(f"{files}/{paths[address]}").log_artifacts(str(place))
@@ -121,6 +127,19 @@ def _move_files(new: Connection, schema: MetaData, folder: Path, files: str) -> 
     return len(uploads)
 
 
+def _name_missing(new: Connection, schema: MetaData, found: Mapping[str, Path]) -> None:
+    """Name the addresses without a folder, as of a run without files. Stop if a model or version has none."""
+    missing = [address for address, place in found.items() if not place.is_dir()]
+    for address in missing:
+        print(f"{address} has no folder in the project: nothing of it is uploaded", file=sys.stderr)
+    models, versions = schema.tables["logged_models"], schema.tables["model_versions"]
+    kept = (models.c.lifecycle_stage == "active", models.c.status == LoggedModelStatus.READY.to_int())
+    needed = {*new.scalars(select(models.c.artifact_location).where(*kept)), *new.scalars(select(versions.c.source))}
+    lost = needed.intersection(missing)
+    if lost:
+        sys.exit(f"nothing is moved: the files of {len(lost)} models are missing: restore the folders named above")
+
+
 def is_local(address: str | None) -> bool:
     """Whether an address of files is on the machine that wrote it."""
     return urlsplit(address or "").scheme in ("", "file")
@@ -128,7 +147,8 @@ def is_local(address: str | None) -> bool:
 
 def _place(address: str | None) -> str:
     """The part of an address on this machine below mlruns/; "" for another address."""
-    return unquote(urlsplit(address or "").path).partition(f"/{MLRUNS}/")[2] if is_local(address) else ""
+    _, found, place = unquote(urlsplit(address or "").path).rpartition(f"/{MLRUNS}/")
+    return place if found and is_local(address) else ""
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ class Train(Section):
             raise ValueError(f"halves {IMAGE_SIZE} pixels too often: use fewer widths and blocks, or stem_stride 1")
         if self.architecture in ("fer_resnet", "fer_vgg") and self._memory() > MAX_MEMORY:
             raise ValueError(
-                f"needs about {self._memory() / 1e9:,.0f} GB of memory: use smaller widths or blocks, or batch_size"
+                f"needs about {self._memory() / 1e9:,.0f} GB of memory: use smaller widths, blocks, head or batch_size"
             )
         return self
 
@@ -202,11 +202,14 @@ class Train(Section):
 
     def _memory(self) -> float:
         """The bytes of a training, roughly: two 3x3 layers in a block of fer_resnet, kept for the gradients."""
-        weights = maps = 0.0
+        weights = maps = side = 0.0
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
             side = IMAGE_SIZE / self.stem_stride / 2**stage
             weights += 9 * width**2 * count  # the mirrored half of a layer has no weights of its own
             maps += side**2 * width * 6 * max(count, 1)
+        if self.architecture == "fer_resnet":
+            weights += self.widths[-1] * self.head
+            maps += side**2 * self.head * 3
         return 4 * (4 * weights + self.batch_size * maps)  # float32; gradients, momentum and moving average
 
 

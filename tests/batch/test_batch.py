@@ -1,10 +1,12 @@
 """The batch command: the same rows from each kind of source, once each, whatever happens in between."""
 
 import gzip
+import io
 import json
 import os
 import re
 import shutil
+import tarfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.batch import measure
 from tests.support.onnx_files import write_linear
 from tests.support.paths import ROOT
 from tests.support.shards import read, write_parquet, write_tar, write_zip
 
 from emotion_detection import Recognizer
-from emotion_detection.batch import parquet_shards, scoring
+from emotion_detection.batch import engines, parquet_shards, pictures, plan, scoring
 from emotion_detection.batch import run as batch_run
+from emotion_detection.batch.pictures import read_pictures
+from emotion_detection.batch.plan import divide
+from emotion_detection.batch.storage import Storage
 from emotion_detection.cli import main
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.inference.recognizer import FaceCrops
@@ -239,6 +245,94 @@ def test_leftovers_of_a_killed_command_are_removed(run_batch, folder, tmp_path, 
     assert not (tmp_path / "out" / "_unfinished").exists()
 
 
+def test_part_that_an_engine_leaves_out_is_an_error(run_batch, folder, tmp_path, monkeypatch, capsys):
+    run_batch(folder, tmp_path / "out", "--part-size", "3")
+    (tmp_path / "out" / "part-0000001.parquet").unlink()
+    with monkeypatch.context() as patch:
+        patch.setitem(engines.ENGINES, "local", lambda *_: iter(()))
+        with pytest.raises(SystemExit) as ended:
+            run_batch(folder, tmp_path / "out", "--part-size", "3")
+    assert ended.value.code == 1
+    assert "lacks 1 parts, such as part-0000001.parquet" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    run_batch(folder, tmp_path / "out", "--part-size", "3")
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_pipe_with_the_name_of_an_archive_is_left_out(run_batch, folder, tmp_path, pngs):
+    os.mkfifo(folder / "x.tar")
+    assert len(run_batch(folder, tmp_path / "out")[0]) == len(pngs)
+
+
+def test_pattern_takes_pictures_and_folders_and_leaves_out_the_rest(run_batch, folder, tmp_path, pngs):
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_bytes(JUNK)
+    (folder / "top.png").write_bytes(next(iter(pngs.values())))
+    rows, bad = run_batch(folder / "*", tmp_path / "out")
+    assert sorted(row["source"] for row in rows) == sorted([*pngs, "top.png"])
+    assert bad == []
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "*/face-*.png", "[01]/*", "**", "**/face-?.png"])
+def test_pattern_may_contain_folders(run_batch, folder, tmp_path, pngs, pattern):
+    rows, _ = run_batch(folder / pattern, tmp_path / "out")
+    assert sorted(row["source"] for row in rows) == sorted(pngs)
+
+
+def test_missing_shard_of_a_range_is_named(run_batch, tmp_path, pngs, capsys):
+    for number in (0, 2):
+        write_tar(tmp_path / f"shard-{number}.tar", pngs)
+    with pytest.raises(SystemExit) as ended:
+        run_batch(tmp_path / "shard-{0..2}.tar", tmp_path / "out")
+    assert ended.value.code == 1
+    assert "shard-1.tar does not exist" in capsys.readouterr().err
+
+
+def test_links_in_a_tar_file_are_bad_and_the_rest_is_read(run_batch, tmp_path, pngs):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number, (name, content) in enumerate(pngs.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+            for kind, link in ((tarfile.SYMTYPE, f"soft-{number}.png"), (tarfile.LNKTYPE, f"hard-{number}.png")):
+                entry = tarfile.TarInfo(link)
+                entry.type, entry.linkname = kind, name
+                archive.addfile(entry)
+    rows, bad = run_batch(tmp_path / "a.tar", tmp_path / "out", "--part-size", "4")
+    assert [row["name"] for row in rows] == list(pngs)
+    assert [row["index"] for row in rows] == list(range(0, 30, 3))
+    assert len(bad) == 20
+    assert all("link in the archive" in row["reason"] for row in bad)
+
+
+def test_part_of_a_tar_file_does_not_read_the_headers_before_it(tmp_path, pngs):
+    path = write_tar(tmp_path / "a.tar", pngs)
+    source = Storage(str(tmp_path))
+    parts = list(divide(source, ["a.tar"], 4))
+    with path.open("r+b") as stream:
+        stream.write(b"damaged")
+    found = [picture for part in parts[1:] for picture in read_pictures(source, part)]
+    assert [(one.index, one.name, one.content) for one in found] == [
+        (index, name, content) for index, (name, content) in enumerate(pngs.items()) if index >= 4
+    ]
+
+
+def test_benchmark_refuses_the_folder_of_an_earlier_run(folder, tmp_path):
+    with pytest.raises(SystemExit, match="exists already"):
+        measure(folder, tmp_path, workers=1, pictures=10)
+
+
+def test_zip_file_with_too_many_files_is_bad(run_batch, folder, tmp_path, pngs, monkeypatch):
+    write_zip(folder / "a.zip", pngs)
+    monkeypatch.setattr(plan, "MAX_DIRECTORY_BYTES", 200)
+    monkeypatch.setattr(pictures, "MAX_DIRECTORY_BYTES", 200)
+    rows, bad = run_batch(folder, tmp_path / "out")
+    assert len(rows) == len(pngs)
+    assert [row["reason"] for row in bad] == [
+        "a.zip lists more files than can be read: divide it into smaller archives"
+    ]
+
+
 def test_folder_of_another_model_is_refused(run_batch, folder, tmp_path, capsys):
     run_batch(folder, tmp_path / "out")
     other = write_linear(tmp_path / "other.onnx", seed=4)
@@ -289,8 +383,6 @@ def test_folder_with_other_files_is_refused(run_batch, folder, tmp_path, capsys)
 
 
 def test_second_command_on_a_folder_is_refused(run_batch, folder, tmp_path, capsys):
-    from emotion_detection.batch.storage import Storage
-
     with batch_run.exclusive(Storage(str(tmp_path / "out"))), pytest.raises(SystemExit):
         run_batch(folder, tmp_path / "out")
     assert "another command writes to" in capsys.readouterr().err
@@ -351,6 +443,7 @@ def test_unknown_address_is_refused(run_batch, tmp_path, capsys):
     assert "nowhere://photos cannot be opened" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_rows(run_batch, folder, tmp_path):
     one = run_batch(folder, tmp_path / "one", "--part-size", "3")
     two = run_batch(folder, tmp_path / "two", "--part-size", "3", workers=2)

@@ -84,7 +84,7 @@ def test_second_adoption_changes_nothing(recipe: Path, params: Path, capsys: pyt
         ),  # an equal number
         ("augment: {scale: [0.8, 1.20]}", "    scale: [0.8, 1.20]\n"),
         ("augment:\n    scale:  # wide\n    - 0.5\n    - 2.0", "    scale: [0.5, 2.0]\n"),
-        ("widths: [1000, 2000, 3000] # wide", "  widths: [1000, 2000, 3000] # fer_resnet only\n"),
+        ("widths: [1000, 2000, 3000] # wide", "  widths: [1000, 2000, 3000] # fer_resnet and fer_vgg only\n"),
     ],
 )
 def test_values_keep_the_notation_of_the_recipe(line: str, expected: str):
@@ -99,7 +99,7 @@ def test_list_can_change_its_length():
     assert yaml.safe_load(after)["train"]["widths"] == [8, 16]
     assert len(after.splitlines()) == len(COMMITTED.splitlines())
     again = merged(after, "train:\n  widths: [8, 16, 32, 64]\n  blocks: [1, 1, 1, 1]\n", source="recipe")
-    assert "widths: [8, 16, 32, 64] # fer_resnet only\n" in again
+    assert "widths: [8, 16, 32, 64] # fer_resnet and fer_vgg only\n" in again
 
 
 def test_list_at_the_end_of_a_section_keeps_the_blank_line():

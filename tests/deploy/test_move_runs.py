@@ -25,11 +25,27 @@ def project(store, tmp_path):
         mlflow.log_param("train.seed", 1)
         mlflow.log_metric("val_macro_f1", 0.5, step=3)
         mlflow.log_text("a figure", "report/figure.txt")
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(store, store)
     client.create_registered_model("faces")
     client.create_model_version("faces", f"{run.info.artifact_uri}", run.info.run_id)
     client.set_registered_model_alias("faces", "champion", "1")
     return run.info.run_id
+
+
+def test_nothing_moves_without_the_files_of_a_model(script, project, store, target, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "mlruns")
+    with pytest.raises(SystemExit, match="nothing is moved: the files of 1 models are missing"):
+        script["move"](create_engine(store), create_engine(target), tmp_path, (tmp_path / "bucket").as_uri())
+    assert f"{project}/artifacts has no folder in the project" in capsys.readouterr().err
+    assert not mlflow.MlflowClient(target, target).search_registered_models()
+
+
+def test_a_run_without_files_is_named_and_moves(script, project, store, target, tmp_path, capsys):
+    bare = mlflow.MlflowClient().create_run("1").info.run_id
+    script["move"](create_engine(store), create_engine(target), tmp_path, (tmp_path / "bucket").as_uri())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{bare}/artifacts has no folder" in line
+    assert project != bare
 
 
 @pytest.fixture
@@ -65,6 +81,15 @@ def test_a_server_with_runs_is_not_overwritten(script, store, target, tmp_path):
 
 
 @pytest.mark.usefixtures("project")
+def test_a_server_with_an_experiment_is_not_overwritten(script, store, target, tmp_path):
+    client = mlflow.MlflowClient(target, target)
+    kept = client.create_experiment("of the team")
+    with pytest.raises(SystemExit, match="move into a new server"):
+        script["move"](create_engine(store), create_engine(target), tmp_path, (tmp_path / "bucket").as_uri())
+    assert client.get_experiment(kept)
+
+
+@pytest.mark.usefixtures("project")
 def test_another_version_of_mlflow_is_refused(script, store, target, tmp_path):
     engine = create_engine(target)
     with engine.begin() as connection:
@@ -78,6 +103,17 @@ def test_files_that_are_elsewhere_stay_there(script, address):
     assert script["_place"](address) == ""
 
 
-@pytest.mark.parametrize("address", ["file:///a%20b/mlruns/models/m-1/artifacts", "/c/mlruns/models/m-1/artifacts"])
+def test_a_local_address_outside_mlruns_stays_there(script):
+    assert script["_place"]("/home/ann/artifacts/1") == ""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///a%20b/mlruns/models/m-1/artifacts",
+        "/c/mlruns/models/m-1/artifacts",
+        "file:///mlruns/project/mlruns/models/m-1/artifacts",
+    ],
+)
 def test_files_on_this_machine_are_found(script, address):
     assert script["_place"](address) == "models/m-1/artifacts"

@@ -31,7 +31,7 @@ from tests.support.paths import ROOT
 from emotion_detection.commands import tune
 from emotion_detection.commands.adopt import adopt
 from emotion_detection.data.dataset import digest, save
-from emotion_detection.errors import ConfigError, DataError, EmotionDetectionError, StoreError, UsageError
+from emotion_detection.errors import ConfigError, DataError, EmotionDetectionError, ModelError, StoreError, UsageError
 from emotion_detection.experiments import patches
 from emotion_detection.tuning import finalists, plots, processes, sampler, study, supervisor, worker
 
@@ -387,6 +387,13 @@ def test_study_with_another_space_is_refused(project, search, refused):
     configure(project, trials=2, space={"dropout": {"low": 0.0, "high": 0.2, "log": False}})
     assert "the study drawn has another definition (its space differs): choose another name" in refused(UsageError)
     assert states(trials(project)) == {"COMPLETE": 1}
+
+
+def test_missing_teacher_is_refused_before_the_first_trial(project, refused):
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["train"]["distillation"] |= {"teachers": ["gone.onnx"], "weight": 0.5}
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    assert "gone.onnx does not exist: correct train.distillation.teachers" in refused(ModelError)
 
 
 def test_space_that_does_not_fit_the_initial_weights_is_refused_before_the_first_trial(project, refused):

@@ -39,6 +39,7 @@ DRAWINGS = {
     "reliability of certain predictions": lambda path: figures.reliability(NARROW, path, title="val"),
     "reliability before and after": lambda path: figures.reliability(REPORT, path, title="val", raw=NARROW),
     "curves": lambda path: figures.learning_curves(HISTORY, path),
+    "curves with the last epoch": lambda path: figures.learning_curves(HISTORY, path, keep="last"),
     "curves of one epoch": lambda path: figures.learning_curves(HISTORY[:1], path),
     "mistakes": lambda path: figures.mistakes(FACES, PROBABILITIES, path=path),
     "no mistakes": lambda path: figures.mistakes(FACES, np.eye(7)[FACES.labels], path=path),

@@ -8,7 +8,15 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.evaluation.metrics import Report, calibrate, evaluate, macro_f1, per_class, scalar_metrics
+from emotion_detection.evaluation.metrics import (
+    Report,
+    calibrate,
+    evaluate,
+    kept_epoch,
+    macro_f1,
+    per_class,
+    scalar_metrics,
+)
 
 report_of = partial(evaluate, confidence=0.95, ece_bins=15)
 
@@ -190,3 +198,11 @@ def test_macro_f1_of_invalid_input_raises(labels, predicted):
 def test_calibration_without_bins_raises():
     with pytest.raises(ValueError, match="at least one bin"):
         calibrate([0], one_hot([0]), bins=0)
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("val_macro_f1", 2), ("val_loss", 3), ("last", 4)])
+def test_setting_chooses_the_epoch(keep, epoch):
+    scores = ((0.1, 0.9), (0.4, 0.8), (0.4, 0.2), (0.2, 0.7))  # the first one of equal scores
+    history = [{"val_macro_f1": f1, "val_loss": loss} for f1, loss in scores]
+    assert kept_epoch(history, keep) == epoch
+    assert kept_epoch([], keep) == 0

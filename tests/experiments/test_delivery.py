@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST
 from requests import ConnectionError as RefusedError
 from requests import HTTPError, Response, Timeout
 from sqlalchemy.exc import OperationalError
@@ -166,6 +166,89 @@ def test_store_that_responds_again_gets_the_rest_of_the_training_at_once(switch,
     assert check_complete().data.metrics["test_accuracy"] == 0.5
 
 
+def test_second_outage_of_a_stage_is_left_to_it(switch, tmp_path, monkeypatch):
+    """Another process must not take the journal for that of a dead one."""
+
+    def step(epoch):
+        if epoch == 2:
+            switch.revive()
+        if epoch == 3:
+            assert not journals()
+            switch.kill()
+        if epoch == 4:
+            switch.revive()
+            with ThreadPoolExecutor(1) as pool:
+                assert "1 of 1 runs still wait" in str(pool.submit(sync).exception())
+
+    monkeypatch.setattr(runs, "PATIENCE", 0)
+    switch.kill()
+    train(tmp_path, before=step)
+    assert "ended_by" not in check_complete().data.tags
+    assert not journals()
+
+
+def test_run_that_the_store_refuses_does_not_block_the_others(switch, tmp_path, monkeypatch, capsys):
+    send = calls.send
+
+    def refuse(run_id, call):
+        if mlflow.MlflowClient().get_run(run_id).data.tags[LOCAL_ID] == ID:
+            raise OutageError("error code 403", "it refuses the login, HTTP status 403")
+        send(run_id, call)
+
+    switch.kill()
+    train(tmp_path)
+    train(tmp_path, run_id="1" * 32)
+    switch.revive()
+    monkeypatch.setattr(calls, "send", refuse)
+    with pytest.raises(StoreError, match="1 of 2 runs still wait"):
+        sync()
+    assert f"run {ID}: error code 403" in capsys.readouterr().out
+    healthy = train(tmp_path, run_id="2" * 32)
+    assert mlflow.MlflowClient().get_run(healthy).info.status == "FINISHED"
+    evaluate(ID, tmp_path)  # in the order of the calls
+    monkeypatch.setattr(calls, "send", send)
+    sync()
+    assert [run.info.status for run in all_runs()] == ["FINISHED"] * 3
+    assert not journals()
+
+
+def test_stage_does_not_wait_long_for_another_delivery(switch, tmp_path, monkeypatch):
+    monkeypatch.setattr(delivery, "WAIT_S", 0)
+    monkeypatch.setattr(journal, "WAIT_S", 0)
+    switch.kill()
+    train(tmp_path)
+    switch.revive()
+    with exclusive_delivery(), journal_of(ID).lock(), ThreadPoolExecutor(1) as pool:
+        pool.submit(evaluate, ID, tmp_path).result()
+    sync()
+    assert check_complete().data.metrics["test_accuracy"] == 0.5
+    assert not journals()
+
+
+def test_duplicate_that_may_not_be_deleted_is_left(switch, tmp_path, monkeypatch):
+    def forbid(*_):
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    switch.kill()
+    train(tmp_path)
+    switch.revive()
+    monkeypatch.setattr(mlflow.MlflowClient, "delete_run", forbid)
+    for _ in range(2):
+        mlflow.MlflowClient().create_run(runs.project_experiment(), tags={LOCAL_ID: ID})
+    sync()
+    assert not journals()
+
+
+def test_resumed_run_does_not_say_why_it_has_ended_before(switch, tmp_path):  # noqa: ARG001
+    with pytest.raises(ValueError, match="stop"), stage_run(ID, create=True, name="first try") as run:
+        raise ValueError("stop")
+    client = mlflow.MlflowClient()
+    assert client.get_run(run.id).data.tags["ended_by"] == "ValueError: stop"
+    with stage_run(run.id):
+        pass
+    assert "ended_by" not in client.get_run(run.id).data.tags
+
+
 def test_training_that_was_killed_without_a_store_goes_on_in_one_run(switch, tmp_path):
     def kill(epoch):
         if epoch == 3:
@@ -310,12 +393,14 @@ def test_run_that_was_deleted_meanwhile_is_named(switch, tmp_path, capsys):
     assert f"does not contain the run {run_id}: restore it in MLflow's page, or delete" in capsys.readouterr().out
 
 
-def test_what_waits_for_another_store_is_named_and_kept(switch, tmp_path, monkeypatch, capsys):
+def test_what_waits_for_another_store_is_named_and_kept(switch, tmp_path, monkeypatch, capsys, caplog):
     switch.kill()
     train(tmp_path)
     switch.revive()
     monkeypatch.setattr(journal, "redact_uri", lambda _: "the other store")
     evaluate(ID, tmp_path)  # the run is not there either
+    assert "what the store misses is kept" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("delivers it when MLFLOW_TRACKING_URI is this address.")
     sync()
     assert "1 run for the store: set MLFLOW_TRACKING_URI to this address" in capsys.readouterr().out
     assert not all_runs()
@@ -349,7 +434,8 @@ def test_damaged_file_is_an_error_and_no_outage(store, tmp_path):  # noqa: ARG00
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_an_outage_and_is_said_in_a_few_words(switch, dead_server, fault, monkeypatch):
-    monkeypatch.setattr(delivery, "EPOCH_TIMEOUT_S", 1)
+    if fault == SILENT:
+        monkeypatch.setattr(delivery, "EPOCH_TIMEOUT_S", 1)
     switch.kill()
     dead_server.fault = fault
     with pytest.raises(OutageError) as error:

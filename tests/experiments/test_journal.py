@@ -1,12 +1,13 @@
 """The journal of what a store has missed: nothing is lost or read twice, whenever a process is killed."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from emotion_detection.errors import DataError
 from emotion_detection.experiments import journal
-from emotion_detection.experiments.journal import RECORDS, BusyError, exclusive_delivery, journal_of, journals
+from emotion_detection.experiments.journal import RECORDS, BusyError, exclusive_delivery, journal_of, journals, writable
 
 ID = "0" * 32
 
@@ -100,12 +101,40 @@ def test_journal_of_another_store_is_not_for_this_one(monkeypatch):
     assert journal_of(ID).is_for_present_store
 
 
-def test_removed_journal_leaves_nothing(project):
+def test_removed_journal_is_locked_until_its_process_ends(project):
     written = journal_of(ID)
-    with written.lock():
+    with written.lock(), ThreadPoolExecutor(1) as pool:
         written.add("params", 1, {})
         written.remove()
-    assert not list((project / "build" / "journal").iterdir())
+        assert [path.name for path in (project / "build" / "journal").iterdir()] == [f"{ID}.lock"]
+        second = pool.submit(lambda: written.lock(0).__enter__())
+        assert isinstance(second.exception(), BusyError)
+
+
+def test_stage_writes_beside_a_journal_that_is_delivered(monkeypatch):
+    monkeypatch.setattr(journal, "WAIT_S", 0)
+
+    def write():
+        with writable(ID) as beside:
+            beside.add("params", 2, {})
+
+    first = journal_of(ID)
+    first.add("start", 1, {})
+    with first.lock(), ThreadPoolExecutor(1) as pool:
+        pool.submit(write).result()
+    assert kinds() == ["start"]
+    assert [(one.run_id, len(one.pending())) for one in journals()] == [(ID, 1), (ID, 1)]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"kind": "delivered"}', '{"kind": "delivered", "calls": "2"}', '{"kind": "tags"}', '{"kind": []}', "[]"]
+)
+def test_damaged_line_does_not_count(line):
+    written = journal_of(ID)
+    written.add("params", 1, {})
+    with (written.folder / RECORDS).open("a") as stream:
+        stream.write(f"\n{line}\n")
+    assert kinds() == ["params"]
 
 
 @pytest.mark.parametrize("run_id", ["", "../../etc", "a/b", "0" * 100])

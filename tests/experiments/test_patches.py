@@ -89,6 +89,7 @@ def test_ignored_files_and_dvc_lock_are_not_in_the_patch(repository):
     (repository / "build" / "faces.npz").write_bytes(b"1")
     (repository / "train.log").write_text("1")
     (repository / "dvc.lock").write_text("schema: '3.0'\n")
+    (repository / "src" / "dvc.lock").write_text("schema: '3.0'\n")  # of another pipeline
     state = code_state(repository)
     assert (state.patch, state.tree) == (b"", tree_of(repository))
 

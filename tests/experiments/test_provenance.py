@@ -51,6 +51,8 @@ def test_changed_file_makes_the_repository_dirty(repository):
 
 def test_changed_dvc_lock_is_ignored(repository):
     (repository / "dvc.lock").write_text("schema: '2.0'\n")
+    (repository / "recipes" / "champion").mkdir(parents=True)
+    (repository / "recipes" / "champion" / "dvc.lock").write_text("schema: '2.0'\n")
     assert provenance()["git_dirty"] == "false"
 
 

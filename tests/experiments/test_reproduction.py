@@ -359,6 +359,18 @@ def test_data_is_fetched_from_the_remotes_of_today(record, project, monkeypatch)
             assert (folder / ".dvc" / name).read_text() == (project / ".dvc" / name).read_text()
 
 
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("url", ["../../remote", "'../../remote'", '"../../remote"', "../../remote  # shared"])
+def test_remote_with_a_relative_path_is_that_of_the_project(record, project, monkeypatch, url):
+    (project / ".dvc").mkdir()
+    (project / ".dvc" / "config").write_text(f"[core]\n    remote = near\n['remote \"near\"']\n    url = {url}\n")
+    monkeypatch.setattr(reproduction, "_dvc", lambda *_, **__: 0)
+    with checkout(record, project) as folder:
+        shutil.copytree(project / "data", folder / "data")
+        reproduction.train_again(folder, project, record["data"]["dvc_md5"])
+        assert f'url = "{project.parent / "remote"}"\n' in (folder / ".dvc" / "config").read_text()
+
+
 def test_scores_of_other_seeds_are_those_of_equal_trainings():
     def train(seed, score, digest="d", **changes):
         with runs.start_run(tags={"dataset_digest": digest}) as run:

@@ -88,6 +88,24 @@ def test_unreadable_picture_has_a_reason_and_the_others_are_read(loaded, photo):
     assert "truncated" in table.loc[3, "error"]
 
 
+def test_column_may_begin_with_a_null(loaded, photo, faces):
+    table = loaded.predict({"image": np.array([float("nan"), None, photo], object)})
+    assert [bool(error) for error in table["error"]] == [True, True, False]
+    model = loaded.unwrap_python_model()
+    table = model.predict(None, pd.DataFrame({"image": [None, bytearray(faces[0].tobytes())]}))
+    assert [len(found) for found in table["faces"]] == [0, 1]
+    assert len(model.predict(None, pd.DataFrame({"image": []}, dtype=object))) == 0
+
+
+def test_error_without_a_text_is_named(loaded, photo, monkeypatch):
+    class Full:
+        def recognize(self, _):
+            raise MemoryError
+
+    monkeypatch.setattr(loaded.unwrap_python_model(), "_recognizer", Full())
+    assert loaded.predict(pd.DataFrame({"image": [photo]})).loc[0, "error"] == "MemoryError"
+
+
 def test_picture_with_as_many_bytes_as_a_crop_is_decoded(loaded, faces):
     stream = BytesIO()
     Image.fromarray(faces[0]).save(stream, "PNG")

@@ -28,7 +28,9 @@ COMPARISON = Comparison(
 
 
 @contextmanager
-def answering(content: bytes, status: int = 200) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+def answering(
+    content: bytes, status: int = 200, *, location: str = ""
+) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
     """The address of a server with one answer, and the paths and tokens that it was asked with."""
     asked: list[tuple[str, str | None]] = []
 
@@ -36,6 +38,8 @@ def answering(content: bytes, status: int = 200) -> Iterator[tuple[str, list[tup
         def do_GET(self) -> None:
             asked.append((self.path, self.headers["Authorization"]))
             self.send_response(status)
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
             self.wfile.write(content)
 
@@ -88,6 +92,17 @@ def test_comparison_of_another_version_is_refused(client, capsys):
 def test_answer_that_is_no_comparison_is_refused(content, status):
     with answering(content, status) as (address, _), pytest.raises(UsageError, match="start the service with --shadow"):
         read_comparison(address)
+
+
+def test_token_does_not_follow_a_redirect(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "0123456789abcdef-secret")
+    with (
+        answering(COMPARISON.model_dump_json().encode()) as (other, asked),
+        answering(b"", 302, location=other) as (address, _),
+        pytest.raises(UsageError, match="302"),
+    ):
+        read_comparison(address)
+    assert asked == []
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://[", "http://", "https://127.0.0.1:1"])

@@ -199,6 +199,17 @@ def test_board_and_alerts_use_metrics_that_exist():
     assert set(re.findall(r'route!~?"(/metrics)', " ".join(shown + rules))) == {"/metrics"}
 
 
+def test_probes_do_not_dilute_the_share_of_failed_requests():
+    rules = {rule["alert"]: rule["expr"] for rule in load("alerts.yml")["groups"][0]["rules"]}
+    assert rules["RequestsFail"].count('route!~"/v2/health/.*|/metrics"') == 2
+
+
+def test_image_keeps_what_a_registry_in_a_file_needs():
+    removed = re.findall(r"pip uninstall --yes (.*?) &&", " ".join(rest for _, rest in instructions()))
+    assert removed
+    assert "cryptography" not in " ".join(removed).split()
+
+
 def test_board_is_found_and_finds_its_data():
     (source,) = load("grafana/provisioning/datasources/prometheus.yaml")["datasources"]
     board = json.loads(BOARD.read_text())

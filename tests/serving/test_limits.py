@@ -1,23 +1,27 @@
 """Limits of requests: sizes, times, and how many at once; with an app in this process and with raw connections."""
 
+import asyncio
 import contextlib
 import json
 import socket
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 from tests.serving.conftest import connected
 from tests.support.reverse_proxy import free_port, serving
 
+from emotion_detection.errors import MediaError
 from emotion_detection.serving.connections import ServiceProtocol
-from emotion_detection.serving.gate import LARGE_BYTES
+from emotion_detection.serving.gate import LARGE_BYTES, Gate
+from emotion_detection.serving.limits import LimitMiddleware
 from emotion_detection.serving.settings import Limits
 
 PATH, INFER = "/v1/recognize", "/v2/models/emotion-detection/infer"
-SMALL = Limits(
-    threads=1, body_bytes=10_000, held_bytes=25_000, queue=1, per_client=2, body_grace_s=0.3, body_rate=10**9
-)
+SMALL = Limits(threads=1, body_bytes=10_000, held_bytes=25_000, queue=1, per_client=2)
+IMPATIENT = Limits(threads=1, body_grace_s=0.3, body_rate=10**9)
 
 
 def pieces(count: int) -> Iterator[bytes]:
@@ -38,6 +42,15 @@ def port(small) -> Iterator[int]:
     port = free_port()
     with serving(small.app, port, http=ServiceProtocol, lifespan="off"):
         yield port
+
+
+@pytest.fixture(scope="module")
+def impatient_port() -> Iterator[int]:
+    """The port of a server that waits only a moment for a body."""
+    with connected(IMPATIENT) as client:
+        port = free_port()
+        with serving(client.app, port, http=ServiceProtocol, lifespan="off"):
+            yield port
 
 
 def talk(port: int, content: bytes) -> bytes:
@@ -79,8 +92,8 @@ def test_declared_size_is_refused_before_the_body_arrives(port):
     ],
 )
 @pytest.mark.parametrize("path", [PATH, INFER])
-def test_body_that_lies_about_its_size_is_ended(port, path, head, status):
-    answer = talk(port, f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode() + head)
+def test_body_that_lies_about_its_size_is_ended(impatient_port, path, head, status):
+    answer = talk(impatient_port, f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode() + head)
     assert status in answer.partition(b"\r\n")[0]
 
 
@@ -130,6 +143,87 @@ def test_bodies_of_all_clients_together_are_bounded(small):
         service.read = read
     assert statuses == [422, 422]
     assert _post(small, bytes(9_000)) == 422  # the memory is free again
+
+
+def test_unread_answers_hold_no_bodies():
+    """The start of an answer waits for ever if the client does not read: the memory is free before."""
+    starts: list[int] = []
+
+    async def app(_scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive():
+        return {"type": "http.request", "body": bytes(100)}
+
+    async def send(_):
+        starts.append(limits._held)
+
+    limits = LimitMiddleware(app, Limits(threads=1))
+    scope = {"type": "http", "query_string": b"", "headers": [(b"content-length", b"100")]}
+    asyncio.run(limits(scope, receive, send))
+    assert (starts, limits._held) == ([0], 0)
+
+
+def test_connection_of_a_client_that_does_not_read_is_closed(monkeypatch):
+    monkeypatch.setattr(ServiceProtocol, "unread_s", 0.2)
+    ended = threading.Event()
+
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        ended.set()  # the server drops what is sent after the end of the connection
+
+    port = free_port()
+    with (
+        serving(app, port, http=ServiceProtocol, lifespan="off"),
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert ended.wait(60)
+
+
+def test_request_of_a_client_that_has_left_is_not_read():
+    async def has_left() -> bool:
+        return True
+
+    gate = Gate(Limits(threads=1))
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(gate.run("a", lambda: pytest.fail("read"), size=1, left=has_left))
+    gate.close()
+
+
+def test_requests_of_clients_that_have_left_are_dropped_from_the_queue():
+    port, reading, free, contents = free_port(), threading.Event(), threading.Event(), []
+
+    def slow(_model, content, *_, **__):
+        contents.append(content)
+        reading.set()
+        free.wait(20)
+        raise MediaError("no picture")
+
+    request = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(connected(Limits(threads=1)))
+        stack.enter_context(serving(client.app, port, http=ServiceProtocol, lifespan="off"))
+        service = client.app_state["service"]
+        service.read = slow
+        stays = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        try:
+            stays.sendall(request + b"stay")
+            assert reading.wait(20)
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as leaves:
+                leaves.sendall(request + b"gone")
+                _wait_for_clients(service, 2)
+            # The server sees the events in their order: the end of the connection before this request.
+            assert httpx.get(f"http://127.0.0.1:{port}/v2/health/live").status_code == 200
+        finally:
+            free.set()
+        assert stays.recv(1000).startswith(b"HTTP/1.1 422")
+        while f'requests_total{{route="{PATH}",status="499"}} 1.0' not in service.metrics_text().decode():
+            threading.Event().wait(0.01)
+    assert contents == [b"stay"]
 
 
 def _post(client, content: bytes) -> int:

@@ -120,6 +120,15 @@ def test_no_other_model_is_served_instead_of_a_missing_one():
         _ = served.current
 
 
+@pytest.mark.usefixtures("store")
+def test_service_writes_nothing_into_the_projects_store(monkeypatch):
+    monkeypatch.setattr(pretrained, "seed_registry", lambda: pytest.fail("a write"))
+    served = ServedModel(pretrained.CHAMPION, load_model)
+    served.update()
+    assert not served.ready
+    assert "emotion-detection seed-registry" in served.message
+
+
 def test_alias_is_followed(served, versions):
     first = served.current
     assert (first.source, first.name, first.version) == ("models:/faces/1", NAME, "1")
@@ -249,7 +258,8 @@ def test_each_answer_is_of_one_version_across_a_promotion_and_a_rollback(served,
     assert across_versions(served, ask) == 3 * ["1"]
 
 
-def test_no_request_fails_across_a_promotion_and_a_rollback(versions):
+def test_no_request_fails_across_a_promotion_and_a_rollback(versions, monkeypatch):
+    monkeypatch.setattr(ServedModel, "follow", lambda *_, **__: None)  # the test asks the registry itself
     own = {str(number): load_file(path, load_model) for number, path in enumerate(versions, 1)}
     tensor = {"name": "faces", "datatype": "UINT8", "shape": [len(FACES), 48, 48, 1], "data": FACES.ravel().tolist()}
     request = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}

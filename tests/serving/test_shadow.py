@@ -77,6 +77,8 @@ def test_challenger_sees_the_faces_of_a_service(files):
         answer = client.post("/v2/models/emotion-detection/infer", json={"inputs": [tensor]})
         shadow = client.app_state["service"].shadow
         assert set(client.get("/v1/shadow").json()) == set(Comparison.model_fields)
+        while not shadow.evidence().faces:  # the challenger is asked after the answer
+            threading.Event().wait(0.01)
     probabilities = load_file(files[0], load_model).classifier.probabilities(FACES)
     assert answer.json()["outputs"][0]["data"] == probabilities.ravel().tolist()
     evidence = shadow.evidence()

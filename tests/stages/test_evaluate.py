@@ -1,6 +1,7 @@
 """The scores and the summary of the evaluate stage."""
 
 import errno
+import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -111,6 +112,19 @@ def test_new_report_replaces_the_last_one(paths):
     evaluate.evaluate(paths)
     names = {path.name for path in paths.report.iterdir()}
     assert {"metrics.json", "classes.csv", "confusion_test.png", "learning_curves.png"} <= names
+
+
+@pytest.mark.parametrize(
+    ("settings", "keep"), [({"train": {"keep": "last"}}, "last"), ({"train": []}, "val_macro_f1"), ({}, "val_macro_f1")]
+)
+def test_learning_curves_mark_the_kept_epoch(paths, monkeypatch, settings, keep):
+    kept = []
+    monkeypatch.setattr(evaluate, "draw_figures", lambda *_: None)
+    monkeypatch.setattr(evaluate, "end_to_end", lambda *_: [{"group": "all"}])
+    monkeypatch.setattr("emotion_detection.evaluation.figures.learning_curves", lambda *_, keep: kept.append(keep))
+    (paths.model / "run.json").write_text(json.dumps({"run_id": "0", **settings}))
+    evaluate.evaluate(paths)
+    assert kept == [keep]
 
 
 @pytest.mark.parametrize("name", ["history.csv", "run.json", "model.onnx"])

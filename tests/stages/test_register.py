@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 import requests
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from tests.support.onnx_files import draw_answers, write_linear, write_reader
 from tests.support.paths import ROOT
 
@@ -24,7 +28,8 @@ from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ModelError, StoreError
 from emotion_detection.evaluation import acceptance
 from emotion_detection.experiments import delivery, outages, promotion, registry, runs
-from emotion_detection.experiments.journal import journals
+from emotion_detection.experiments import journal as journal_files
+from emotion_detection.experiments.journal import journal_of, journals
 from emotion_detection.inference import pretrained
 from emotion_detection.stages import register as register_stage
 from emotion_detection.stages.register import Candidate, RegisterPaths, register, version_tags
@@ -339,6 +344,54 @@ def test_dead_store_registers_the_model_later_and_once(tmp_path, dead_store, cap
     assert [version.number for version in registry.versions(NAME)] == [1]
     done = json.loads(paths.registered.read_text())
     assert (done["version"], done["promoted"], done["run_id"]) == (1, True, waiting["run_id"])
+    assert not journals()
+
+
+@pytest.mark.usefixtures("store")
+def test_unfinished_model_that_may_not_be_deleted_is_left(tmp_path, monkeypatch):
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    def forbid(*_):
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    paths = write_files(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.tracking._tracking_service.client.TrackingServiceClient, "finalize_logged_model", kill)
+        with pytest.raises(KeyboardInterrupt):
+            register(paths)
+    monkeypatch.setattr(mlflow.MlflowClient, "delete_logged_model", forbid)
+    register(paths)
+    assert [version.number for version in registry.versions(NAME)] == [1]
+    assert len(logged_models()) == 2
+
+
+def test_damaged_registration_does_not_stop_the_others(tmp_path, dead_store, capsys):
+    dead_store()
+    register(write_files(tmp_path))
+    (journal,) = journals()
+    damaged = replace(journal, folder=journal.folder.with_name("1" * 32))
+    damaged.begin(1)  # older
+    shutil.copytree(journal.registration, damaged.registration)
+    (damaged.registration / "params.yaml").write_text("register: {old_setting: 1}")
+    dead_store(healthy=True)
+    with pytest.raises(StoreError, match="1 of 2 runs still wait"):
+        sync()
+    assert f"the model of the run {damaged.run_id} is not registered: " in capsys.readouterr().out
+    assert [version.number for version in registry.versions(NAME)] == [1]
+    assert [one.run_id for one in journals()] == [damaged.run_id]
+
+
+def test_model_is_kept_beside_a_journal_that_is_delivered(tmp_path, dead_store, monkeypatch):
+    monkeypatch.setattr(journal_files, "WAIT_S", 0)
+    paths = write_files(tmp_path)
+    dead_store()
+    run_id = json.loads((paths.model / "run.json").read_text())["run_id"]
+    with journal_of(run_id).lock(), ThreadPoolExecutor(1) as pool:
+        pool.submit(register, paths).result()
+    dead_store(healthy=True)
+    sync()
+    assert json.loads(paths.registered.read_text())["version"] == 1
     assert not journals()
 
 

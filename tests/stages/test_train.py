@@ -14,6 +14,7 @@ from tests.training.conftest import TINY
 from emotion_detection.config import Distillation
 from emotion_detection.data.dataset import save
 from emotion_detection.errors import ConfigError, DataError
+from emotion_detection.experiments.dvc_data import folder_md5
 from emotion_detection.inference.classifier import EmotionClassifier
 from emotion_detection.stages import train
 from emotion_detection.training.trainer import fit
@@ -176,17 +177,23 @@ def test_full_disk_keeps_the_last_model(params, drawn, tmp_path, monkeypatch):
 
 def test_finished_checkpoint_is_kept_until_dvc_has_recorded_the_model(tmp_path, monkeypatch):
     checkpoint, lock = tmp_path / "checkpoints" / "key", tmp_path / "dvc.lock"
-    checkpoint.mkdir(parents=True)
+    model = tmp_path / "model"
+    for folder in (checkpoint, model):
+        folder.mkdir(parents=True)
+    (model / "run.json").write_text("{}")
     monkeypatch.setenv("DVC_STAGE", "train")
-    train._finish(checkpoint)
+    train._finish(checkpoint, model)
+    train._remove_recorded(checkpoint.parent, lock)
+    lock.write_text("a stage that ran later, such as one that always runs")
     train._remove_recorded(checkpoint.parent, lock)
     assert checkpoint.exists()
-    lock.touch()
+    lock.write_text(yaml.safe_dump({"outs": [{"path": "build/model", "md5": folder_md5(model)}]}))
     train._remove_recorded(checkpoint.parent, lock)
     assert not checkpoint.exists()
 
 
 def test_checkpoint_is_removed_at_the_end_without_dvc(tmp_path, monkeypatch):
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    train._finish(tmp_path)
-    assert not tmp_path.exists()
+    (tmp_path / "checkpoint").mkdir()
+    train._finish(tmp_path / "checkpoint", tmp_path / "model")
+    assert not (tmp_path / "checkpoint").exists()

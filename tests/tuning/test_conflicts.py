@@ -122,3 +122,15 @@ def test_soft_labels_of_other_faces_are_refused(params, drawn, faces, tmp_path):
     other = drawn[np.arange(len(drawn)) % 2 == 0]
     with pytest.raises(EmotionDetectionError, match="other training faces"):
         conflicts.check(changed(soft_labels(params, other, tmp_path, augmented=False), {}), faces)
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_teacher_that_does_not_fit_is_refused(params, varied):
+    shipped = str(ROOT / "src" / "emotion_detection" / "pretrained" / "model.onnx")
+    for path, message in (("gone.onnx", "gone.onnx does not exist"), (shipped, "was trained on fer2013, but")):
+        distillation = params.train.distillation.model_copy(update={"teachers": (path,), "weight": 0.5})
+        space = {"distillation.teachers": Categorical(choices=((path,), ()))} if varied else {}
+        wrong = changed(params, space, **({} if varied else {"distillation": distillation}))
+        with pytest.raises(EmotionDetectionError, match=message):
+            conflicts.check_teachers(wrong, "sample")
+    conflicts.check_teachers(params, "sample")

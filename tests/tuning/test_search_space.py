@@ -59,7 +59,8 @@ def test_every_recipe_accepts_the_committed_space(params, name):
         # The setting has no effect in any trial.
         (
             {"widths": Categorical(choices=([8, 8, 8],)), "architecture": Categorical(choices=("seed_cnn",))},
-            "tune.space.widths has no effect, because architecture is never fer_resnet: remove widths from tune.space",
+            "tune.space.widths has no effect, because architecture is never fer_resnet or fer_vgg: remove "
+            "widths from tune.space",
         ),
         (
             {"momentum": ranged(0.5, 0.9), "optimizer": Categorical(choices=("adam",))},
@@ -191,3 +192,12 @@ def test_choice_in_scientific_notation_is_a_number(params):
     assert tune.space["weight_decay"].choices == (0.0005, 0.001)
     base = params.train.model_copy(update={"weight_decay": 0.0005})
     assert search_space.locate(base, tune.space) == {"weight_decay": 0.0005}
+
+
+def test_settings_of_fer_vgg_can_vary(base):
+    space: search_space.Space = {"widths": Categorical(choices=(list(base.widths), [8, 8, 8]))}
+    vgg = base.model_copy(update={"architecture": "fer_vgg"})
+    search_space.check(space, vgg)
+    assert search_space.locate(vgg, space) == {"widths": search_space.as_text(base.widths)}
+    with pytest.raises(ConfigError, match=r"head has no effect, because architecture is never fer_resnet: remove"):
+        search_space.check({"head": Categorical(choices=(0, 8))}, vgg)

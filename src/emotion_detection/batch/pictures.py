@@ -11,16 +11,16 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from emotion_detection.batch.parquet_shards import read_rows
-from emotion_detection.batch.plan import MAX_DIRECTORY_BYTES, MAX_SHARD_BYTES, Part, is_visible, shard_kind
+from emotion_detection.batch.plan import MAX_DIRECTORY_BYTES, MAX_SHARD_BYTES, TOO_MANY, Part, is_visible, shard_kind
 from emotion_detection.batch.storage import Storage
 from emotion_detection.data.archives import READ_ERRORS
 from emotion_detection.data.tar_files import TarFile, list_files
 from emotion_detection.data.zip_files import open_zip
 from emotion_detection.decoding.images import HEAD_BYTES, MAX_BYTES, SUFFIXES, is_picture
 from emotion_detection.errors import DataError, shorten
+from emotion_detection.redaction import scrub
 
-# A missing file is a bad picture; a server that does not respond must stop the command instead of spoiling the table.
-GONE = (FileNotFoundError, PermissionError, IsADirectoryError)
+LINK = "it is a link in the archive: unpack the archive and pass the folder"
 TOO_LARGE = f"the picture is larger than {MAX_BYTES >> 20} MiB: scale it down"
 
 
@@ -40,7 +40,10 @@ class Picture:
 
 
 def read_pictures(source: Storage, part: Part) -> Iterator[Picture]:
-    """Yield the pictures of a part. Only one is in memory at a time. Raises OSError if a server does not respond."""
+    """Yield the pictures of a part. Only one is in memory at a time.
+
+    Raises StoreError if a server does not respond, because that must stop the command instead of spoiling the table.
+    """
     if not part.shard:
         yield from (_read_file(source, name) for name in part.pictures)
         return
@@ -48,7 +51,6 @@ def read_pictures(source: Storage, part: Part) -> Iterator[Picture]:
         with source.open(part.shard) as stream:
             yield from _READERS[shard_kind(stream)](stream, part)
     except (DataError, pa.ArrowException, *READ_ERRORS) as error:
-        _raise_if_remote(source, error)
         yield Picture(part.shard, None, None, None, _reason(error))
 
 
@@ -57,20 +59,15 @@ def _read_file(source: Storage, name: str) -> Picture:
         with source.open(name) as stream:
             return _checked(name, stream.read(MAX_BYTES + 1))
     except READ_ERRORS as error:
-        _raise_if_remote(source, error)
         return Picture(name, None, reason=_reason(error))
-
-
-def _raise_if_remote(source: Storage, error: BaseException) -> None:
-    """Raise the error again if it means that a server does not respond."""
-    if not source.is_local and isinstance(error, OSError) and not isinstance(error, GONE | gzip.BadGzipFile):
-        raise error
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return f"it cannot be opened ({shorten(error.strerror)}): check the file"
-    return shorten(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError):  # at an address, without a number
+        return "it does not exist any more: check the file"
+    return shorten(scrub(str(error))) or type(error).__name__
 
 
 def _checked(source: str, content: bytes, index: int = 0, name: str | None = None) -> Picture:
@@ -81,7 +78,11 @@ def _checked(source: str, content: bytes, index: int = 0, name: str | None = Non
 
 def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
     # The directory of a shard that could be counted is checked already, and checking takes time.
-    archive = open_zip(stream, Path(part.shard), MAX_DIRECTORY_BYTES) if part.count is None else zipfile.ZipFile(stream)
+    archive = (
+        open_zip(stream, Path(part.shard), MAX_DIRECTORY_BYTES, TOO_MANY)
+        if part.count is None
+        else zipfile.ZipFile(stream)
+    )
     for index, entry in list(enumerate(archive.infolist()))[part.start : part.stop]:
         if entry.is_dir() or not is_visible(entry.filename):
             continue
@@ -97,17 +98,19 @@ def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
 
 def _read_tar(stream: BinaryIO, part: Part) -> Iterator[Picture]:
     with gzip.open(stream) if shard_kind(stream) == "gzip" else nullcontext(stream) as unpacked:
-        position = 0
-        for index, file in enumerate(list_files(unpacked, Path(part.shard), MAX_SHARD_BYTES)):  # type: ignore[arg-type]
+        files = list_files(unpacked, Path(part.shard), MAX_SHARD_BYTES, links=True, start=part.offset)  # type: ignore[arg-type]
+        for index, file in enumerate(files, part.start if part.offset else 0):
             if part.stop is not None and index >= part.stop:
                 return
             if index >= part.start and is_visible(file.name):
-                is_link_back = file.offset < position
-                yield from _read_tar_file(unpacked, part, index, file) if not is_link_back else ()
-            position = max(position, file.offset + file.size)
+                yield from _read_tar_file(unpacked, part, index, file)
 
 
 def _read_tar_file(stream: Any, part: Part, index: int, file: TarFile) -> Iterator[Picture]:
+    if file.is_link:
+        if file.name.lower().endswith(SUFFIXES):
+            yield Picture(part.shard, None, index, file.name, LINK)
+        return
     stream.seek(file.offset)
     head = stream.read(min(file.size, HEAD_BYTES))
     if _is_wanted(file.name, head):

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,7 @@ SHARDS = (".zip", ".tar", ".tar.gz", ".tgz", ".parquet")
 MAX_SHARD_BYTES = 1 << 36  # unpacked
 MAX_DIRECTORY_BYTES = 1 << 26  # of a zip file: about half a million files
 BRACES = re.compile(r"\{(?P<first>\d+)\.\.(?P<last>\d+)\}")  # of WebDataset: faces-{000..099}.tar
+TOO_MANY = "lists more files than can be read: divide it into smaller archives"
 MAX_BRACES = 1_000_000
 WILDCARD = re.compile(r"[*?\[]")
 
@@ -34,7 +36,8 @@ class Part:
     """Pictures that are read together: files, or the files or rows [start, stop) of a shard.
 
     Names are relative to the source. A `stop` of None means the end of the shard. `count` is the number of files or
-    rows; it is None for a shard that cannot be counted without reading it.
+    rows; it is None for a shard that cannot be counted without reading it. `offset` is the position of the first file's
+    header in a tar file, so that the headers before it are not read again; 0 is unknown.
     """
 
     pictures: tuple[str, ...] = ()
@@ -42,6 +45,7 @@ class Part:
     start: int = 0
     stop: int | None = None
     count: int | None = None
+    offset: int = 0
 
     def dump(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if value})
@@ -55,7 +59,7 @@ class Part:
 def source_folder(source: Storage) -> Storage:
     """The folder that the names in a plan are relative to: the source itself, or the folder of its files."""
     is_file = source.path.lower().endswith((*SHARDS, *SUFFIXES)) and not source.is_local
-    if not is_file and source.filesystem.isdir(source.path):  # over HTTP, this would download a large file
+    if not is_file and source.is_folder():  # over HTTP, this would download a large file
         return source
     return source.at(WILDCARD.split(BRACES.split(source.path)[0])[0].rpartition("/")[0])
 
@@ -64,14 +68,11 @@ def source_files(source: Storage, folder: Storage) -> list[str] | None:
     """The names of the files that a source stands for; None means all files in the folder.
 
     A source is a folder, a file, or a pattern: faces-{000..099}.tar or photos/*.zip. Raises UsageError if there is no
-    such file.
+    such file, or if one of a range is missing.
     """
     if source.path == folder.path:
         return None
-    paths = [path for one in _expand(source.path) for path in _matches(source, one)]
-    if not paths:
-        raise UsageError(f"{source} does not exist: use a folder, an archive, a parquet file, or a pattern of them")
-    return [path.removeprefix(folder.path).lstrip("/") for path in paths]
+    return [name for path in _expand(source.path) for name in _matches(source.at(path), folder)]
 
 
 def _expand(path: str) -> Iterator[str]:
@@ -87,12 +88,50 @@ def _expand(path: str) -> Iterator[str]:
         yield from _expand(f"{path[: match.start()]}{number:0{len(first)}}{path[match.end() :]}")
 
 
-def _matches(storage: Storage, path: str) -> list[str]:
-    if storage.filesystem.exists(path):
-        return [path]
-    if WILDCARD.search(path):
-        return sorted(map(str, storage.filesystem.glob(path)))
-    return []
+def _matches(source: Storage, folder: Storage) -> list[str]:
+    """The names of the file or of the files of a pattern; folders that match a pattern are read with all they contain.
+
+    What a pattern matches besides pictures and shards is left out.
+    """
+    if source.exists():
+        return [_relative(source.path, folder)]
+    pattern = _relative(source.path, folder)
+    found = sorted(set(_glob(folder, pattern.split("/"), ""))) if WILDCARD.search(pattern) else []
+    if not found:
+        raise UsageError(f"{source} does not exist: use a folder, an archive, a parquet file, or a pattern of them")
+    names = []
+    for name, is_folder in found:
+        inside = _walk(folder, name) if is_folder else [name]
+        names += [one for one in inside if is_visible(one) and _is_wanted(folder, one)]
+    return names
+
+
+def _glob(source: Storage, pattern: list[str], folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield the files and folders of a pattern, and whether each is a folder; ** stands for any number of folders.
+
+    The glob of fsspec would leave out a folder whose server does not respond.
+    """
+    first, *rest = pattern
+    prefix = f"{folder}/" if folder else ""
+    if rest and not WILDCARD.search(first):
+        yield from _glob(source, rest, f"{prefix}{first}")
+        return
+    if first == "**" and rest:
+        yield from _glob(source, rest, folder)
+        rest = pattern
+    for name, is_folder in source.entries(folder).items():
+        if fnmatchcase(name, first) and not rest:
+            yield f"{prefix}{name}", is_folder
+        elif fnmatchcase(name, first) and is_folder:
+            yield from _glob(source, rest, f"{prefix}{name}")
+
+
+def _relative(path: str, folder: Storage) -> str:
+    return path.removeprefix(folder.path).strip("/")
+
+
+def _is_wanted(source: Storage, name: str) -> bool:
+    return name.lower().endswith(SHARDS) or _is_picture(source, name)
 
 
 def divide(source: Storage, names: Iterable[str] | None, part_size: int) -> Iterator[Part]:
@@ -102,6 +141,8 @@ def divide(source: Storage, names: Iterable[str] | None, part_size: int) -> Iter
     """
     pictures: list[str] = []
     for name in _walk(source) if names is None else names:
+        if source.is_local and not os.path.isfile(source.join(name)):
+            continue  # a pipe would wait for its writer
         if name.lower().endswith(SHARDS):
             yield from _shard_parts(source, name, part_size)
         elif names is not None or _is_picture(source, name):
@@ -113,17 +154,26 @@ def divide(source: Storage, names: Iterable[str] | None, part_size: int) -> Iter
         yield Part(tuple(pictures), count=len(pictures))
 
 
-def _walk(source: Storage) -> Iterator[str]:
-    """Yield the names of the files in the folder and its subfolders, without hidden ones and links to folders."""
-    walk = os.walk(source.path, onerror=_raise) if source.is_local else source.filesystem.walk(source.path)
-    for folder, folders, files in walk:
-        if source.is_local:
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _walk(source: Storage, start: str = "") -> Iterator[str]:
+    """Yield the names of the files in a folder and its subfolders, without hidden ones and links to folders."""
+    if not source.is_local:
+        yield from _walk_address(source, start)
+        return
+    for folder, folders, files in os.walk(source.join(start), onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = str(folder).removeprefix(source.path).strip("/")
         for name in sorted(files):
             path = f"{inside}/{name}" if inside else name
             if is_visible(path):
                 yield path
+
+
+def _walk_address(source: Storage, folder: str) -> Iterator[str]:
+    """The same at an address. The walk of fsspec would leave out a folder whose server does not respond."""
+    for name, is_folder in sorted(source.entries(folder).items()):
+        path = f"{folder}/{name}" if folder else name
+        if is_visible(path):
+            yield from _walk_address(source, path) if is_folder else [path]
 
 
 def _raise(error: OSError) -> None:
@@ -137,7 +187,7 @@ def is_visible(name: str) -> bool:
 
 def _is_picture(source: Storage, name: str) -> bool:
     if source.is_local and not os.path.isfile(source.join(name)):
-        return False  # a pipe would wait for its writer
+        return False
     if PurePosixPath(name).suffix.lower() in SUFFIXES:
         return True
     try:
@@ -149,27 +199,37 @@ def _is_picture(source: Storage, name: str) -> bool:
 
 def _shard_parts(source: Storage, name: str, part_size: int) -> Iterator[Part]:
     """Divide a shard. The last part goes to its end, where a damage is noticed."""
-    count = _count(source, name)
+    positions: dict[int, int] = {}
+    count = _count(source, name, part_size, positions)
     if count is None:
         yield Part(shard=name)
         return
     for start in range(0, max(count, 1), part_size):
         is_last = start + part_size >= count
         size = min(part_size, count - start)
-        yield Part(shard=name, start=start, stop=None if is_last else start + size, count=size)
+        stop = None if is_last else start + size
+        yield Part(shard=name, start=start, stop=stop, count=size, offset=positions.get(start, 0))
 
 
-def _count(source: Storage, name: str) -> int | None:
-    """The number of files or rows; None for a damaged shard, and if counting would mean reading all of it."""
+def _count(source: Storage, name: str, part_size: int, positions: dict[int, int]) -> int | None:
+    """The number of files or rows; None for a damaged shard, and if counting would mean reading all of it.
+
+    Puts the position of the header of each part's first file in a tar file into `positions`, by the file's number.
+    Raises StoreError if a server does not respond.
+    """
     try:
         with source.open(name) as stream:
             kind = shard_kind(stream)
             if kind == "zip":
-                return len(open_zip(stream, Path(name), MAX_DIRECTORY_BYTES).infolist())
+                return len(open_zip(stream, Path(name), MAX_DIRECTORY_BYTES, TOO_MANY).infolist())
             if kind == "parquet":
                 return _rows(stream)
             if kind == "tar" and source.is_local:
-                return sum(1 for _ in list_files(stream, Path(name), MAX_SHARD_BYTES))
+                number = 0
+                for number, file in enumerate(list_files(stream, Path(name), MAX_SHARD_BYTES, links=True), 1):
+                    if number % part_size == 0:
+                        positions[number] = file.end
+                return number
     except (DataError, *READ_ERRORS):
         return None
     return None

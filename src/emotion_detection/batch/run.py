@@ -13,7 +13,7 @@ from emotion_detection.batch.engines import Engine, Task
 from emotion_detection.batch.plan import divide, offsets, source_files, source_folder, write_plan
 from emotion_detection.batch.scoring import PLAN, Counts, Job
 from emotion_detection.batch.storage import UNFINISHED, Storage
-from emotion_detection.batch.tables import ModelLabel, finished_parts
+from emotion_detection.batch.tables import ModelLabel, finished_parts, part_name
 from emotion_detection.errors import DataError, UsageError
 
 MANIFEST, SUCCESS, LOCK = "_manifest.json", "_SUCCESS", "_lock"
@@ -98,13 +98,19 @@ def run(job: Job, manifest: dict[str, Any], engine: Engine, workers: int | None)
     """Score the parts that are not finished yet. Each part is written once, in one piece.
 
     All rows name the model as the first command did, also if the same file has another name or version by now.
+    Raises DataError if the engine left a part out.
     """
     job = replace(job, label=ModelLabel(**manifest["model"]))
     out = Storage(job.out)
     finished = finished_parts(out)
     with out.open(PLAN) as stream:
         tasks = [(number, offset) for number, offset in enumerate(offsets(stream)) if number not in finished]
+    if tasks:
+        out.remove(SUCCESS)
     counts = list(_with_progress(engine(job, tasks, workers), manifest, tasks)) if tasks else []
+    missing = set(range(manifest["parts"])) - finished_parts(out)
+    if missing:
+        raise DataError(f"{out} lacks {len(missing):,} parts, such as {part_name(min(missing))}: repeat the command")
     with out.writing(SUCCESS) as path:
         path.touch()
     sums = {key: sum(getattr(one, key) for one in counts) for key in ("pictures", "faces", "without_face", "bad")}

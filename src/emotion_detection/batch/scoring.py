@@ -58,7 +58,7 @@ class Counts:
 def score_part(job: Job, number: int, offset: int) -> Counts:
     """Read the part at this position of the plan and write its tables. A bad picture is a row of the side table.
 
-    Raises ModelError if the model is damaged, and OSError if the source or the output cannot be reached.
+    Raises ModelError if the model is damaged, and StoreError if the source or the output cannot be reached.
     """
     recognizer, out, source = load_recognizer(job), Storage(job.out), Storage(job.source).at(job.folder)
     if source.is_local and not Path(source.path).is_dir():

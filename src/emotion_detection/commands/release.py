@@ -108,7 +108,8 @@ def check_files(files: Iterable[Path]) -> None:
     for path in files:
         if not path.is_file():
             raise UsageError(
-                f"{path} does not exist: run `make repro` to build the model, and choose RECIPE from recipes/"
+                f"{path} does not exist: run `make repro` to build the model, and choose RECIPE and OVERLAY from "
+                "recipes/"
             )
 
 
@@ -133,7 +134,8 @@ def check_recipe(run: Mapping[str, Any], paths: ReleasePaths) -> None:
     for difference in recipe_differences(unflatten(settings), run["train"]):
         raise ModelError(
             f"{paths.model} is not trained with {paths.recipe}: train.{difference.key} is {difference.recipe} in the "
-            f"recipe and {difference.run} in the training. Set RECIPE to its recipe, or run "
+            f"recipe and {difference.run} in the training. Set RECIPE to its recipe and OVERLAY "
+            "to the one that replaced settings of it, or run "
             f"`make adopt FROM={paths.recipe}` and `make repro`"
         )
 

@@ -95,7 +95,7 @@ def serve(options: ServeOptions = DEFAULTS) -> None:
     check_listening(settings.listening)
     if options.workers > 1:
         _check_models(settings)
-    with _sigterm_is_an_end(), suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         _run(settings, options.workers)
     print("The service has stopped.", file=sys.stderr)
 
@@ -126,6 +126,7 @@ def settings_of(options: ServeOptions) -> Settings:
     )
     return Settings(
         model=options.model or (CHAMPION if store_exists() else str(MODEL)),
+        first=None if options.model or not store_exists() else str(MODEL),
         listening=listening,
         detector=options.detector,
         limits=limits,
@@ -140,10 +141,10 @@ def _run(settings: Settings, workers: int) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    with tempfile.TemporaryDirectory(prefix="emotion-detection-") as folder:
+    config = _config(settings, workers)  # takes seconds; until then, SIGTERM ends the process as usual
+    with tempfile.TemporaryDirectory(prefix="emotion-detection-") as folder, _sigterm_is_an_end():
         if workers > 1:
             os.environ[METRICS_FOLDER] = folder  # read when prometheus_client is imported, in the workers
-        config = _config(settings, workers)
         url = settings.listening.url
         print(f"Serving {settings.model} on {url}; {url}/docs explains it. Ctrl-C stops it.", file=sys.stderr)
         if workers > 1:
@@ -191,8 +192,12 @@ def _config(settings: Settings, workers: int) -> "uvicorn.Config":
 
 @contextmanager
 def _sigterm_is_an_end() -> Iterator[None]:
-    """The server repeats the signal that has ended it. It is no error of this command."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    """SIGTERM is Ctrl-C until the server handles it, and again when the server repeats what has ended it."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from emotion_detection.errors import StoreError
+from emotion_detection.errors import EmotionDetectionError, StoreError
 from emotion_detection.experiments.journal import BusyError, exclusive_delivery, journals
 
 if TYPE_CHECKING:
@@ -26,20 +26,19 @@ def sync() -> None:
     from emotion_detection.experiments import delivery  # MLflow takes seconds to import
 
     delivery.check_store()
-    left = []
     with exclusive_delivery(), delivery.quiet():
         for one in delivery.deliver_waiting():
             print(one.error or _describe(one))
-            left += [one] if one.error else []
         for line in _register_waiting():
             print(line)
-    busy = [journal.run_id for journal in journals() if journal.is_for_present_store]
-    if left or busy:
-        raise StoreError(f"not everything is delivered: {len(left or busy)} of {len(waiting)} runs still wait")
+    left = sum(journal.exists for journal in waiting)
+    if left:
+        raise StoreError(f"not everything is delivered: {left} of {len(waiting)} runs still wait")
 
 
 def _register_waiting() -> Iterator[str]:
     """Register the models whose runs are delivered; yields a line for each."""
+    from emotion_detection.experiments.outages import OutageError
     from emotion_detection.stages.register import register_postponed
 
     for journal in journals():
@@ -50,6 +49,10 @@ def _register_waiting() -> Iterator[str]:
                         yield register_postponed(journal)
             except BusyError:
                 yield f"{journal.folder} is used by a running process, which delivers it"
+            except OutageError:
+                raise
+            except EmotionDetectionError as error:
+                yield f"the model of the run {journal.run_id} is not registered: {error}"
 
 
 def _describe(delivery: "Delivery") -> str:

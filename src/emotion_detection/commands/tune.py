@@ -78,6 +78,7 @@ def tune(options: TuneOptions) -> None:
         raise UsageError(f"--workers is {options.workers}: use 1 or more, at most {MAX_WORKERS}")
     dataset, digest = read_data_report(options.data_report, "dataset", "digest")
     conflicts.check(params, options.faces)
+    conflicts.check_teachers(params, dataset)
     name = options.study or dataset
     search, new = _open(options, params, name, digest)
     with translate_errors(search.storage), reconciling(*search.studies):
@@ -126,7 +127,7 @@ def about(params: Params, digest: str, recipes: Path) -> dict[str, Any]:
         "data": digest,
         "train": base,
         "space": {key: dimension.model_dump(mode="json") for key, dimension in params.tune.space.items()},
-        "conditions": {key: list(condition) for key, condition in search_space.CONDITIONS.items()},
+        "conditions": {key: [parent, list(values)] for key, (parent, values) in search_space.CONDITIONS.items()},
         "epochs": params.tune.epochs,
         "known": search_space.known_points(params.train, sections, params.tune.space),
     }

@@ -25,22 +25,34 @@ FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 @dataclass(frozen=True)
 class TarFile:
-    """A regular file: its name, and its position and size in the unpacked archive in bytes."""
+    """A regular file: its name, and its position and size in the unpacked archive in bytes. A link has no size."""
 
     name: str
     offset: int
     size: int
+    is_link: bool = False
+
+    @property
+    def end(self) -> int:
+        """The position of the next header."""
+        return self.offset + _blocks(self.size)
 
 
-def list_files(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[TarFile]:
+def list_files(
+    stream: BinaryIO, path: Path, max_bytes: int, *, links: bool = False, start: int = 0
+) -> Iterator[TarFile]:
     """Yield the regular files; a hard link has the position of the file that it links to.
+
+    With `links`, links of both kinds are yielded as such, and no names are kept in memory. `start` is the position of
+    the header to begin with, such as the end of a file.
 
     Reads the stream to its end, so that the checksum of a gzipped one is verified. Raises DataError if a header is
     damaged, the end marker is missing, other data follow it, the archive contains a link to a name or a device, or it
     claims more than `max_bytes`. `path` names the archive in messages.
     """
     known: dict[str, TarFile] = {}
-    last, position = "", 0
+    last, position = "", start
+    stream.seek(start)
     attributes: dict[str, str] = {}
     while (header := _header(stream, path, last)) is not None:
         position += BLOCKSIZE
@@ -48,9 +60,11 @@ def list_files(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[TarFile
             attributes |= _extended(header, stream, path)
             position += _blocks(header.size)
             continue
-        file = _file(header, attributes, position, known, path)
+        file = _file(header, attributes, position, known if not links else None, path)
         if file is not None:
-            last, known[file.name] = file.name, file
+            last = file.name
+            if not links:
+                known[last] = file
             yield file
         if header.type in FILES:
             position += _blocks(file.size if file else 0)
@@ -117,13 +131,15 @@ def _parse_attributes(content: bytes) -> dict[str, str]:
 
 
 def _file(
-    header: TarInfo, attributes: dict[str, str], position: int, known: dict[str, TarFile], path: Path
+    header: TarInfo, attributes: dict[str, str], position: int, known: dict[str, TarFile] | None, path: Path
 ) -> TarFile | None:
-    """Return the file of this header; None is a folder."""
+    """Return the file of this header; None is a folder. Links are returned as such if no files are `known`."""
     name = attributes.get("path", header.name)
     if header.type == tarfile.DIRTYPE:
         return None
-    if header.type == tarfile.LNKTYPE:
+    if known is None and header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+        return TarFile(name, position, 0, is_link=True)
+    if known is not None and header.type == tarfile.LNKTYPE:
         target = known.get(attributes.get("linkpath", header.linkname))
         if target is not None:
             return TarFile(name, target.offset, target.size)

@@ -14,25 +14,33 @@ MAX_DIRECTORY_BYTES = 12 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # the signature, and the lengths of the name and of the extra field
 LOCAL_SIGNATURE = b"PK\x03\x04"
 MAX_DESCRIPTOR_BYTES = 24  # sizes and checksum after a file that was written as a stream
+TOO_MANY = "lists far more files than any copy of FER-2013: pass only the data set"
 UTF8 = 0x800  # the flag of a name in UTF-8
 
 
 class _Bounded:
     """The stream of a zip file. While the directory is read, it refuses to read one that could fill the memory."""
 
-    def __init__(self, stream: BinaryIO, path: Path, max_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, max_bytes: int, too_many: str) -> None:
+        self._too_many = too_many
         self._stream, self._path, self._max_bytes, self.listing = stream, path, max_bytes, True
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
         if self.listing and size > self._max_bytes:  # without a size, the module reads the last 64 kB
-            raise DataError(f"{self._path} lists far more files than any copy of FER-2013: pass only the data set")
+            raise DataError(f"{self._path} {self._too_many}")
         return self._stream.read(size)
 
 
-def open_zip(stream: BinaryIO, path: Path, max_directory_bytes: int = MAX_DIRECTORY_BYTES) -> zipfile.ZipFile:
-    """Open a zip file. Raises DataError or an exception of the module zipfile if its directory is wrong."""
-    source = _Bounded(stream, path, max_directory_bytes)
+def open_zip(
+    stream: BinaryIO, path: Path, max_directory_bytes: int | None = None, too_many: str = TOO_MANY
+) -> zipfile.ZipFile:
+    """Open a zip file. Raises DataError or an exception of the module zipfile if its directory is wrong.
+
+    `too_many` is the message for a directory of more than `max_directory_bytes` (by default MAX_DIRECTORY_BYTES), after
+    the path.
+    """
+    source = _Bounded(stream, path, max_directory_bytes or MAX_DIRECTORY_BYTES, too_many)
     archive = zipfile.ZipFile(source)
     source.listing = False
     _check_layout(archive.infolist(), stream, archive.start_dir, path)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
-from emotion_detection.evaluation.metrics import Report
+from emotion_detection.evaluation.metrics import Report, kept_epoch
 from emotion_detection.plotting.face_grid import MAX_FACES, captioned_faces
 from emotion_detection.plotting.style import BLUE, GRAY, GREEN, ORANGE, PALE, RED, saved_figure
 
@@ -102,25 +102,26 @@ def reliability(report: Report, path: Path, *, title: str, raw: Report | None = 
             axes.grid(axis="y")
 
 
-def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw accuracy, loss and learning rate over the epochs, and mark the epoch with the best val_macro_f1.
+def learning_curves(history: Sequence[dict[str, float]], path: Path, *, keep: str = "val_macro_f1") -> None:
+    """Draw accuracy, loss and learning rate over the epochs, and mark the epoch that train.keep chooses.
 
     A row of the history has epoch, loss, accuracy, val_loss, val_accuracy, val_macro_f1 and learning_rate.
     """
     if not history:
         raise ValueError("the history has no epochs to draw")
-    best = max(history, key=lambda row: row["val_macro_f1"])
+    kept = history[kept_epoch(history, keep) - 1]
+    name = "best at" if keep == "val_macro_f1" else "kept"
     with saved_figure(path, 11, 3.6) as figure:
         scores, losses, rates = figure.subplots(1, 3, width_ratios=[2, 2, 1])
         _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
         _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
         _curves(rates, history, {"learning_rate": GREEN})
-        scores.set_title(f"Accuracy and macro-F1: best at epoch {best['epoch']:.0f}, {best['val_macro_f1']:.1%}")
+        scores.set_title(f"Accuracy and macro-F1: {name} epoch {kept['epoch']:.0f}, {kept['val_macro_f1']:.1%}")
         scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         losses.set_title("Loss")
         rates.set_title("Learning rate")
         for axes in (scores, losses, rates):
-            axes.axvline(best["epoch"], color=RED, linestyle="--", linewidth=1, zorder=0)
+            axes.axvline(kept["epoch"], color=RED, linestyle="--", linewidth=1, zorder=0)
 
 
 def _curves(axes: Axes, history: Sequence[dict[str, float]], colors: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Scores of predicted probabilities with confidence intervals, and their flat forms for files."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,3 +212,14 @@ def _ece(bins: Calibration) -> float:
     """Expected calibration error, Guo et al. 2017, equation 3: the mean gap of the bins, weighted by their rows."""
     gaps = np.abs(bins.accuracy - bins.confidence)
     return float(np.nansum(gaps * bins.counts) / bins.counts.sum())
+
+
+def kept_epoch(history: Sequence[Mapping[str, float]], keep: str) -> int:
+    """The place of the epoch whose weights train.keep chooses, counted from 1; 0 without epochs.
+
+    keep: val_macro_f1 or val_loss for the best epoch, the first one of equal scores; or last.
+    """
+    if keep == "last" or not history:
+        return len(history)
+    scores = [-row["val_loss"] if keep == "val_loss" else row["val_macro_f1"] for row in history]
+    return 1 + scores.index(max(scores))

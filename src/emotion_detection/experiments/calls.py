@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from emotion_detection.redaction import scrub
 
 NOTE = "mlflow.note.content"  # the tag with the description of a run
+ENDED_BY = "ended_by"  # the tag with the error that has ended a run
 SCRUBBED_FILES = {".csv", ".json", ".log", ".md", ".txt", ".yaml", ".yml"}
 DATASET_KEYS = ("name", "digest", "source_type", "source", "schema", "profile")
 Content = dict[str, Any]
@@ -86,6 +87,14 @@ def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
         mlflow.MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+def _start(run_id: str, call: Call) -> None:
+    """Resume a run that the store has: why it has ended before is no longer right."""
+    client = mlflow.MlflowClient()
+    if ENDED_BY in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, ENDED_BY)
+    set_tags(run_id, call.content["tags"])
+
+
 def _note(run_id: str, call: Call) -> None:
     """Write a section of the run's description. It replaces an earlier section with this title."""
     present = mlflow.MlflowClient().get_run(run_id).data.tags.get(NOTE, "")
@@ -113,7 +122,7 @@ def _artifacts(run_id: str, call: Call) -> None:
 
 def _end(run_id: str, call: Call) -> None:
     if call.content["reason"]:
-        set_tags(run_id, {"ended_by": call.content["reason"]})
+        set_tags(run_id, {ENDED_BY: call.content["reason"]})
     mlflow.MlflowClient().set_terminated(run_id, call.content["status"], call.at)
 
 
@@ -126,7 +135,7 @@ KINDS: dict[str, Callable[[str, Call], None]] = {
     "note": _note,
     "dataset": _dataset,
     "artifacts": _artifacts,
-    "start": _tags,  # of a run that the store has
+    "start": _start,
     "end": _end,
 }
 

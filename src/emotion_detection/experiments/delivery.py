@@ -19,7 +19,16 @@ from mlflow.tracking.context.registry import resolve_tags
 from emotion_detection.errors import StoreError, shorten
 from emotion_detection.experiments import calls
 from emotion_detection.experiments.calls import Call
-from emotion_detection.experiments.journal import BusyError, Journal, Line, exclusive_delivery, journal_of, journals
+from emotion_detection.experiments.journal import (
+    WAIT_S,
+    BusyError,
+    Journal,
+    Line,
+    exclusive_delivery,
+    journal_of,
+    journals,
+    writable,
+)
 from emotion_detection.experiments.outages import OutageError, bounded, variables
 from emotion_detection.experiments.runs import (
     EPOCH_TIMEOUT_S,
@@ -32,6 +41,7 @@ from emotion_detection.experiments.runs import (
     connect,
     limit_requests,
     new_tags,
+    permitted,
     project_experiment,
     run_exists,
     translate_errors,
@@ -56,6 +66,7 @@ class Delivery:
     epochs: int = 0
     files: int = 0
     error: str = ""  # why something is left
+    outage: OutageError | None = None  # if the same request may succeed later
 
 
 class Outbox:
@@ -87,19 +98,21 @@ class Outbox:
     def warn(self, reason: str) -> None:
         """Say once what happens to the calls."""
         if not self._warned:
+            other = self.journal.exists and not self.journal.is_for_present_store
             logger.warning(
                 "MLflow does not respond (%s). The stage continues, and what %s misses is kept in %s. %s delivers it "
-                "when MLflow responds again.",
+                "when %s.",
                 reason,
-                redact_uri(store_uri()),
+                self.journal.store if other else redact_uri(store_uri()),
                 self.journal.folder,
                 COMMAND,
+                "MLFLOW_TRACKING_URI is this address" if other else "MLflow responds again",
             )
         self._warned = True
 
     def _keep(self, call: Call) -> None:
         if not self._waits:
-            self._lock.enter_context(self.journal.lock())
+            self.journal = self._lock.enter_context(writable(self.journal.run_id))
         self._waits = True
         keep(self.journal, call)
 
@@ -107,6 +120,8 @@ class Outbox:
         """Deliver the journal if the store may be asked now. A failure leaves it for later."""
         if not self.breaker.allows or not self.journal.is_for_present_store:
             return
+        if any(one.run_id == self.journal.run_id and one.started < self.journal.started for one in journals()):
+            return  # in the order of the calls
         try:
             with self.breaker.attempt():
                 self.stored_id = deliver(self.journal).run_id
@@ -165,23 +180,30 @@ def _begin_in_store(journal: Journal, name: str | None, tags: dict[str, str], cr
     """Start or resume the run in a store that has got all that it missed. Raises OutageError if it does not respond."""
     if journal.exists and not journal.is_for_present_store:
         raise OutageError("", f"the run waits for {journal.store}, and MLFLOW_TRACKING_URI is another store")
-    catch_up()
+    catch_up(journal.run_id)
     stored_id = locate(journal.run_id)
     ids = {LOCAL_ID: tags[LOCAL_ID]} if create else {}
     return begin(stored_id if create else stored_id or journal.run_id, name=name, tags=ids)
 
 
-def catch_up() -> None:
-    """Let the store have what it has missed. Raises OutageError if it does not respond."""
+def catch_up(run_id: str) -> None:
+    """Let the store have what it has missed.
+
+    Raises OutageError if it does not respond, or cannot take what it has missed of this run.
+    """
     check_store()
+    outages: list[OutageError] = []
     try:
-        for delivery in deliver_waiting():
+        for delivery in deliver_waiting(WAIT_S):
+            outages += [delivery.outage] if delivery.outage and delivery.journal.run_id == run_id else []
             if delivery.error:
                 logger.warning("%s", delivery.error)
             else:
                 logger.info("MLflow has got what it missed of the run %s.", delivery.run_id)
     except BusyError as error:
         raise OutageError(str(error), "another process still delivers what it missed") from error
+    if outages:
+        raise outages[0]
 
 
 def _first_tags(name: str | None, tags: Mapping[str, str], create: bool) -> dict[str, str]:
@@ -248,7 +270,8 @@ def deliver(journal: Journal) -> Delivery:
     pending = journal.pending()
     run_id = locate(journal.run_id) or _create(journal, pending)
     for duplicate in _find(journal.run_id)[1:]:  # created by a request whose answer was lost
-        mlflow.MlflowClient().delete_run(duplicate.info.run_id)
+        with permitted():
+            mlflow.MlflowClient().delete_run(duplicate.info.run_id)
     for group in _batches(pending):
         sent = [Call(one["kind"], one["content"], one["at"], journal.files(one["number"])) for one in group]
         if sent[0].kind == "metrics":
@@ -281,14 +304,15 @@ def _batches(pending: Sequence[Line]) -> Iterator[list[Line]]:
         yield from (lines[start : start + size] for start in range(0, len(lines), size))
 
 
-def deliver_waiting() -> Iterator[Delivery]:
+def deliver_waiting(timeout_s: float | None = None) -> Iterator[Delivery]:
     """Deliver all journals of the present store, oldest first. Those of running processes are left to them.
 
-    A model that waits for its registration stays in its journal. Raises OutageError if the store does not respond.
+    A model that waits for its registration stays in its journal. timeout_s: see exclusive_delivery. Raises OutageError
+    if the store does not respond.
     """
     if not journals():
         return
-    with exclusive_delivery():
+    with exclusive_delivery(timeout_s):
         for journal in journals():
             if journal.is_for_present_store:
                 with suppress(BusyError), journal.lock(0):
@@ -305,8 +329,9 @@ def _deliver_one(journal: Journal) -> Iterator[Delivery]:
             delivery = deliver(journal)
             _end_killed(delivery, pending[-1])
             yield delivery
-    except OutageError:
-        raise
+    except OutageError as error:
+        check_store()  # a store that responds has refused only this run, as one of another account
+        yield Delivery(journal, "", error=f"run {journal.run_id}: {error}", outage=error)
     except StoreError as error:
         yield Delivery(journal, "", error=str(error))
     else:
@@ -321,5 +346,5 @@ def _end_killed(delivery: Delivery, last: Line) -> None:
 
 
 def _remove_if_done(journal: Journal) -> None:
-    if not journal.registration.exists():
+    if not journal.registration.exists() and not journal.pending():
         journal.remove()

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,31 @@ from emotion_detection.experiments.store_location import project_folder, store_u
 from emotion_detection.redaction import redact_uri
 
 FOLDER = Path("build") / "journal"  # in the folder of the project, also for a queued experiment
-LOCK_TIMEOUT_S = 600  # how long to wait for another process that delivers
+LOCK_TIMEOUT_S = 600  # how long `sync` waits for another process that delivers
+WAIT_S = 5  # how long a stage waits for it
+MOST_JOURNALS = 9  # of one run
 RECORDS, FILES, REGISTRATION = "records.jsonl", "files", "registration"
 JOURNAL, DELIVERED = "journal", "delivered"  # kinds of lines that are no calls
 RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 Line = dict[str, Any]
+# What a line must have, by its kind; other kinds are calls.
+FIELDS: dict[str, dict[str, type]] = {JOURNAL: {"at": int, "store": str}, DELIVERED: {"calls": int}}
+CALL_FIELDS: dict[str, type] = {"at": int, "content": dict}
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The journal of one run, which is there as soon as something is written."""
+    """The journal of one run, which is there as soon as something is written.
+
+    folder: named by the run; or "RUN.2" and so on, if a stage had to write while a process delivered the first journal.
+    """
 
     folder: Path
 
     @property
     def run_id(self) -> str:
         """The ID of the run, as the stages know it."""
-        return self.folder.name
+        return self.folder.name.partition(".")[0]
 
     @property
     def registration(self) -> Path:
@@ -98,13 +106,12 @@ class Journal:
     def remove(self) -> None:
         """Remove a journal of which everything is delivered. Hold its lock before.
 
-        A removal that is killed leaves nothing that would be read.
+        A removal that is killed leaves nothing that would be read. The lock file stays: the process may go on.
         """
         if self.folder.exists():
             shutil.rmtree(self.registration, ignore_errors=True)
             (self.folder / RECORDS).unlink(missing_ok=True)
             shutil.rmtree(self.folder)
-            self._lock_path.unlink(missing_ok=True)  # a process that waits for it makes a new one
 
     @contextmanager
     def lock(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
@@ -114,7 +121,7 @@ class Journal:
 
     @property
     def _lock_path(self) -> Path:
-        return self.folder.with_name(f"{self.run_id}.lock")
+        return self.folder.with_name(f"{self.folder.name}.lock")
 
     def _lines(self) -> list[Line]:
         try:
@@ -138,7 +145,10 @@ def _parse(text: str) -> Line | None:
         line = json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and "kind" in line else None
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return None
+    fields = FIELDS.get(line["kind"], CALL_FIELDS)
+    return line if all(isinstance(line.get(name), kind) for name, kind in fields.items()) else None
 
 
 def journal_of(run_id: str) -> Journal:
@@ -150,17 +160,39 @@ def journal_of(run_id: str) -> Journal:
     return Journal(project_folder() / FOLDER / run_id)
 
 
+@contextmanager
+def writable(run_id: str) -> Iterator[Journal]:
+    """A locked journal of the run: its first one, or another one while a process delivers that."""
+    first = journal_of(run_id)
+    others = [Journal(first.folder.with_name(f"{run_id}.{number}")) for number in range(2, MOST_JOURNALS)]
+    last = Journal(first.folder.with_name(f"{run_id}.{MOST_JOURNALS}"))
+    with ExitStack() as lock:
+        for journal in (first, *others):
+            try:
+                lock.enter_context(journal.lock(WAIT_S if journal == first else 0))
+            except BusyError:
+                continue
+            yield journal
+            return
+        lock.enter_context(last.lock())
+        yield last
+
+
 def journals() -> Sequence[Journal]:
-    """All journals of the project, oldest first. What a killed removal has left is removed."""
+    """All journals of the project, oldest first."""
     root = project_folder() / FOLDER
     found = [Journal(path) for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     return sorted((journal for journal in found if journal.exists), key=lambda journal: journal.started)
 
 
 @contextmanager
-def exclusive_delivery() -> Iterator[None]:
-    """Let one process at a time deliver. Others wait."""
-    with _lock(project_folder() / FOLDER / "delivery.lock", LOCK_TIMEOUT_S):
+def exclusive_delivery(timeout_s: float | None = None) -> Iterator[None]:
+    """Let one process at a time deliver. Others wait, and get a BusyError after that time.
+
+    timeout_s: LOCK_TIMEOUT_S if omitted.
+    """
+    limit_s = LOCK_TIMEOUT_S if timeout_s is None else timeout_s
+    with _lock(project_folder() / FOLDER / "delivery.lock", limit_s):
         yield
 
 

@@ -17,7 +17,7 @@ from emotion_detection.redaction import contains_secret, scrub
 MAX_FILE = 5_000_000  # bytes
 MAX_TOTAL = 20_000_000  # bytes of all changed files
 MAX_PATCH = 50_000_000  # bytes; the patch also contains what was removed
-REWRITTEN = "dvc.lock"  # by DVC, while the pipeline runs
+LOCKS = ":(top,exclude,glob)**/dvc.lock"  # DVC rewrites them while a pipeline runs
 NOTE = "# "  # starts the lines of a patch that say what is left out; git ignores them
 START = b"diff --git "
 TEXT_BYTES = 8_000  # git takes a file with a NUL byte among them for binary
@@ -71,7 +71,7 @@ def code_state(project: Path) -> CodeState | None:
     root = git("rev-parse", "--show-toplevel", folder=project)
     if not commit or not root:
         return None
-    paths = _changed(project, Path(root))
+    paths = _changed(Path(root))
     kept, left_out = _select(paths, Path(root))
     tree, difference = _difference(kept, Path(root)) if kept else (git("rev-parse", "HEAD^{tree}", folder=project), b"")
     reason = f"{len(difference) / 1e6:.0f} MB" if len(difference) > MAX_PATCH else ""
@@ -83,12 +83,11 @@ def code_state(project: Path) -> CodeState | None:
     return CodeState(commit, tree, notes + difference, left_out)
 
 
-def _changed(project: Path, root: Path) -> list[tuple[str, bool]]:
+def _changed(root: Path) -> list[tuple[str, bool]]:
     """The paths in the repository of all files that differ from the commit, and whether the commit lacks them."""
-    prefix = git("rev-parse", "--show-prefix", folder=project)
     listed = git_bytes(
         "status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules", "--", ":/",
-        f":(top,exclude,literal){prefix}{REWRITTEN}", folder=root,
+        LOCKS, folder=root,
     )  # fmt: skip
     entries = [entry for entry in (listed or b"").split(b"\0") if entry]
     return [(os.fsdecode(entry[3:]), entry[:2] == b"??" or b"A" in entry[:2]) for entry in entries]

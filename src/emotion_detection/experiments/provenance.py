@@ -16,7 +16,7 @@ from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.errors import DataError
 from emotion_detection.experiments.environment import environment, environment_digest
 from emotion_detection.experiments.parents import parents
-from emotion_detection.experiments.patches import code_state
+from emotion_detection.experiments.patches import LOCKS, code_state
 from emotion_detection.experiments.repository import git
 from emotion_detection.redaction import scrub
 
@@ -29,11 +29,11 @@ MAX_TAG = 4_000  # characters
 def provenance() -> dict[str, str]:
     """Tags of the current code and machine; unknown ones (no git, no experiment) are left out.
 
-    Changes to dvc.lock are ignored, because DVC rewrites it while the pipeline runs.
+    Changes to files dvc.lock are ignored, because DVC rewrites them while a pipeline runs.
     """
     tags = {
         "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": str(bool(git("status", "--porcelain", "--", ":/", ":!dvc.lock"))).lower(),
+        "git_dirty": str(bool(git("status", "--porcelain", "--", ":/", LOCKS))).lower(),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME", ""),
         "host": platform.node(),
     }

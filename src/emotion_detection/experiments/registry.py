@@ -27,6 +27,7 @@ from emotion_detection.experiments.runs import (
     MISSING,
     connect,
     exclusive_store,
+    permitted,
     split_name,
     translate_errors,
 )
@@ -109,8 +110,9 @@ def _logged(run: mlflow.entities.RunInfo, digest: str) -> str | None:
     finished = None
     for model in client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'"):
         if model.status != LoggedModelStatus.READY:
-            client.delete_logged_model(model.model_id)
-            _delete_files(model)
+            with permitted():
+                client.delete_logged_model(model.model_id)
+                _delete_files(model)
         elif model.tags.get(DIGEST) == digest:
             finished = str(model.model_id)
     return finished

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,9 @@ STAGES = ("prepare", "train")
 SECTIONS = ("prepare.", "train.")  # of params.yaml, which determine the model
 MOST_NAMED = 4
 SEED, SCORE = "train.seed", "val_macro_f1"
+REMOTE_URL = re.compile(
+    r"""^(?P<key>\s*url\s*=\s*)(?P<quote>["']?)(?P<url>[^"'#\n]+?)(?P=quote)[ \t]*(#.*)?$""", re.MULTILINE
+)
 PREFIX, WORKTREE, LOCK_FILE = "reproduce-", "project", "reproduce.lock"  # of a temporary checkout
 Describe = Callable[[Path, Path], str]
 NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
@@ -268,12 +272,24 @@ def train_again(folder: Path, project: Path, md5: str) -> None:
     for settings in (project / ".dvc" / "config", project / ".dvc" / "config.local"):
         if settings.is_file():
             (folder / ".dvc").mkdir(exist_ok=True)
-            shutil.copy(settings, folder / ".dvc")
+            copy = Path(shutil.copy(settings, folder / ".dvc"))
+            copy.write_text(_with_absolute_urls(settings), encoding="utf-8")
     _dvc(folder, "config", "--local", "cache.dir", str(dvc_data.cache_folder(project).resolve()))
     _restore_data(folder, project, md5)
     for stage in STAGES:
         # Without --single-item, --force would also repeat the import of the data.
         _dvc(folder, "repro", "--force", "--single-item", "--no-run-cache", "--no-commit", stage)
+
+
+def _with_absolute_urls(settings: Path) -> str:
+    """The text of a configuration of DVC. The paths of its remotes are relative to its folder."""
+
+    def resolve(found: re.Match[str]) -> str:
+        url = found["url"]
+        is_relative = "://" not in url and not Path(url).expanduser().is_absolute()
+        return f'{found["key"]}"{(settings.parent / url).resolve()}"' if is_relative else found[0]
+
+    return REMOTE_URL.sub(resolve, settings.read_text(encoding="utf-8"))
 
 
 def _restore_data(folder: Path, project: Path, md5: str) -> None:

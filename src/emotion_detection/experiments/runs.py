@@ -46,6 +46,7 @@ EPOCH_TIMEOUT_S = 5  # for what can be logged later, such as the metrics of an e
 END_TIMEOUT_S = 1  # for the end of a run, which has been sent before
 PATIENCE = 20  # after a call that failed, no epoch is logged for this many times its duration
 LOST_S = 40  # after this time in failed calls, a training logs no further epoch
+FORBIDDEN = 403  # HTTP status
 SYSTEM_METRICS_INTERVAL_S = 5  # training on the sample takes half a minute
 QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 DIGEST_CHARACTERS = 36  # of a data set in MLflow
@@ -202,6 +203,17 @@ def translate_errors() -> Iterator[None]:
         if is_outage(error):
             raise OutageError(message, describe_outage(str(error))) from error
         raise StoreError(message) from error
+
+
+@contextmanager
+def permitted() -> Iterator[None]:
+    """Leave out a deletion that this account may not make: it is only tidying."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() != FORBIDDEN:
+            raise
+        logger.debug("The store does not let this account delete something: %s", scrub(shorten(error), store_uri()))
 
 
 def run_exists(run_id: str) -> bool:

@@ -55,7 +55,7 @@ class EmotionModel(PythonModel):
         Raises MlflowException for any other input.
         """
         column = _only_column(model_input)
-        if column.ndim == 1 and column.dtype.kind in "OUS" and not (len(column) and _is_numbers(column[0])):
+        if column.ndim == 1 and column.dtype.kind in "OUS" and not _is_numbers(_first(column)):
             return self._read_pictures([_content(cell) for cell in column])
         probabilities = self._probabilities(_faces(column))
         return [dict(zip(self._emotions, row, strict=True)) for row in probabilities.tolist()]
@@ -90,7 +90,7 @@ class EmotionModel(PythonModel):
         try:
             readings = recognizer.recognize(content)
         except Exception as error:  # one damaged picture must not stop a job of millions
-            return self._row([], str(error))
+            return self._row([], str(error) or type(error).__name__)
         boxes = [[one.box.left, one.box.top, one.box.width, one.box.height] for one in readings]
         pairs = zip(boxes, readings, strict=True)
         return self._row([_reading(box, self._emotions, one.probabilities) for box, one in pairs])
@@ -122,6 +122,11 @@ def _only_column(model_input: Any) -> np.ndarray:
     if isinstance(model_input, list) and model_input and isinstance(model_input[0], bytes | str):
         return np.array(model_input, object)  # an array of bytes would lose zeros at their ends
     return np.asarray(model_input)
+
+
+def _first(column: np.ndarray) -> Any:
+    """The first cell that is not null; None if there is none."""
+    return next((cell for cell in column if cell is not None and not (isinstance(cell, float) and cell != cell)), None)
 
 
 def _is_numbers(cell: Any) -> bool:

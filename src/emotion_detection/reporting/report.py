@@ -6,6 +6,7 @@ from typing import Any
 
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.evaluation import paired
+from emotion_detection.evaluation.metrics import kept_epoch
 from emotion_detection.reporting.comparison import Comparison, SplitComparison, show_p
 from emotion_detection.reporting.curves import curves_svg
 from emotion_detection.reporting.flips import FlipGroup
@@ -35,12 +36,14 @@ def points(gain: Any) -> str:
 
 
 def best_epoch(results: Results) -> str:
-    """The epoch with the best macro-F1 on val, and the number of epochs."""
-    scored = [row for row in results.history if math.isfinite(row.get("val_macro_f1", math.nan))]
+    """The epoch whose weights train.keep has chosen, and the number of epochs."""
+    keep = results.params.get("train.keep", "val_macro_f1")
+    score = "val_loss" if keep == "val_loss" else "val_macro_f1"
+    scored = [row for row in results.history if math.isfinite(row.get(score, math.nan))]
     if not scored:
         return "not recorded"
-    best = max(scored, key=lambda row: row["val_macro_f1"])
-    return f"epoch {best['epoch']:.0f} of {len(results.history)}"
+    kept = scored[kept_epoch(scored, keep) - 1]
+    return f"epoch {kept['epoch']:.0f} of {len(results.history)}"
 
 
 def origin_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -59,7 +62,7 @@ def _origin(results: Results) -> dict[str, str]:
         "run": origin.run_id,
         "date": origin.date,
         "data": " ".join(filter(None, (results.dataset, results.digest[:12]))),
-        "best epoch": best_epoch(results) if results.history else "",
+        "kept epoch": best_epoch(results) if results.history else "",
     }
 
 

@@ -2,7 +2,8 @@
 
 import os
 from http.client import HTTPException
-from urllib.request import Request, urlopen
+from typing import Any
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +30,13 @@ class Comparison(BaseModel):
     """Faces by the champion's emotion (rows) and the challenger's (columns)."""
 
 
+class _NoRedirects(HTTPRedirectHandler):
+    """A redirect is an error, because urllib would send the token to the other host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def read_comparison(address: str) -> Comparison:
     """Ask the service at an address, such as http://127.0.0.1:8000. Raises UsageError if it has no answer.
 
@@ -39,7 +47,8 @@ def read_comparison(address: str) -> Comparison:
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"{shorten(address)} is not the address of a service: use one such as http://127.0.0.1:8000")
     try:
-        with urlopen(Request(f"{address.rstrip('/')}{PATH}", headers=headers), timeout=TIMEOUT_S) as response:
+        request = Request(f"{address.rstrip('/')}{PATH}", headers=headers)
+        with build_opener(_NoRedirects).open(request, timeout=TIMEOUT_S) as response:
             return Comparison.model_validate_json(response.read(MAX_BYTES))
     except (OSError, HTTPException, ValidationError, ValueError) as error:
         raise UsageError(

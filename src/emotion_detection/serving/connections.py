@@ -1,4 +1,4 @@
-"""Connections that cost others nothing: their number and the time of a request's head are bounded."""
+"""Connections that cost others nothing: their number, the time of a head and that of an unread answer are bounded."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ HEADER_BYTES = 32_000
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes connections that are too many, and connections that do not finish the head of a request."""
+    """Closes connections that are too many, that do not finish the head of a request, or do not read an answer."""
 
     most = 256
     """Connections at the same time."""
@@ -17,8 +17,11 @@ class BoundedProtocol(H11Protocol):
     """A browser opens 6, and one for each camera."""
     head_s = 10.0
     """From the connection, or from the first byte of a request, to the end of its headers."""
+    unread_s = 20.0
+    """Without progress, while an answer waits for the client to read it."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -42,8 +45,34 @@ class BoundedProtocol(H11Protocol):
         self._stop_watching()
         super().handle_websocket_upgrade(event)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._stop_watching_unread()
+        super().resume_writing()
+
+    def _watch_unread(self, size: int) -> None:
+        """size: bytes that wait for the client."""
+        self._stop_watching_unread()
+        self._unread_timer = self.loop.call_later(self.unread_s, self._check_unread, size)
+
+    def _check_unread(self, before: int) -> None:
+        size = self.transport.get_write_buffer_size()
+        if size >= before:
+            self.transport.abort()
+        else:
+            self._watch_unread(size)
+
+    def _stop_watching_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._stop_watching_unread()
         super().connection_lost(exc)
 
     def _watch_head(self) -> None:

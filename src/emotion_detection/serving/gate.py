@@ -3,17 +3,19 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from emotion_detection.serving.refusals import RequestError
 from emotion_detection.serving.settings import Limits
 
 Result = TypeVar("Result")
 
-LARGE_BYTES = 500_000  # of a body that takes long
+LARGE_BYTES = 500_000  # of a request that probably takes long; a small file can have many pixels, too
 PREPARED = 8  # threads, before there are requests
 
 
@@ -31,8 +33,13 @@ class Gate:
         self._clients: Counter[str] = Counter()  # requests that wait or are read
         self._pool = ThreadPoolExecutor(limits.threads, "reader")
 
-    async def run(self, client: str, work: Callable[[], Result], *, size: int) -> Result:
-        """Call `work` in a thread. size: bytes of the request. Raises RequestError if too many requests wait."""
+    async def run(
+        self, client: str, work: Callable[[], Result], *, size: int, left: Callable[[], Awaitable[bool]]
+    ) -> Result:
+        """Call `work` in a thread. size: bytes of the request. left: whether the client has left meanwhile.
+
+        Raises RequestError if too many requests wait, and ClientDisconnect if nobody waits for the result.
+        """
         self._check(client)
         self._clients[client] += 1
         try:
@@ -40,6 +47,8 @@ class Gate:
                 with self._waiting():
                     await self._free.acquire()
                 try:
+                    if await left():
+                        raise ClientDisconnect
                     return await asyncio.get_running_loop().run_in_executor(self._pool, work)
                 finally:
                     self._free.release()
@@ -61,5 +70,5 @@ class Gate:
             done.result()
 
     def close(self) -> None:
-        """Wait for the work that runs: C++ code must not run at exit."""
+        """Wait for the work that runs, however long it takes: C++ code must not run at exit."""
         self._pool.shutdown(cancel_futures=True)

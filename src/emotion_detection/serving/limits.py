@@ -33,7 +33,11 @@ class LimitMiddleware:
         try:
             await self.app(scope, body.receive, body.send)
         finally:
-            self._held -= body.count
+            body.release()
+
+    def release(self, size: int) -> None:
+        """Forget bytes that are in memory no longer."""
+        self._held -= size
 
     def hold(self, size: int) -> None:
         """Count bytes that have arrived. Raises RequestError if all bodies together need too much memory."""
@@ -54,6 +58,12 @@ class _Body:
         self._start_s = self._loop.time()
         self._complete = complete
         self.count = 0
+        self._held = 0  # of `count`
+
+    def release(self) -> None:
+        """Count the body as memory no longer."""
+        self._middleware.release(self._held)
+        self._held = 0
 
     async def receive(self) -> Message:
         if self._complete:
@@ -65,6 +75,7 @@ class _Body:
             raise RequestError(408, "The request did not arrive in time: use a faster connection.") from None
         size = len(message.get("body", b""))
         self.count += size
+        self._held += size
         self._middleware.hold(size)
         if self.count > self._limits.body_bytes:
             raise RequestError(413, too_large(self._limits))
@@ -72,9 +83,11 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not self._complete:
-            # The rest of the body must not hold the connection.
-            message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+        if message["type"] == "http.response.start":
+            self.release()  # a client that does not read its answer must not lock out the others
+            if not self._complete:
+                # The rest of the body must not hold the connection.
+                message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
         await self._send(message)
 
     def _remaining_s(self) -> float:

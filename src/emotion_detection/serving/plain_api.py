@@ -130,7 +130,8 @@ class PlainApi:
         uploads = await self._uploads(request)
         work = partial(recognize, self._reader, model, uploads, faces=faces, crops=crops)
         size = sum(len(upload.content) for upload in uploads)
-        return JSONResponse(await self._reader.queue.run(client_name(request.scope), work, size=size))
+        client = client_name(request.scope)
+        return JSONResponse(await self._reader.queue.run(client, work, size=size, left=request.is_disconnected))
 
     async def _uploads(self, request: Request) -> list[Upload]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

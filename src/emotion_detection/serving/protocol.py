@@ -284,7 +284,8 @@ class Protocol:
         loaded, signature = self._find(model, version)
         body, header = await request.body(), request.headers.get(tensors.HEADER)
         work = partial(infer, self._reader, loaded, signature, model, body, header)
-        return await self._reader.queue.run(client_name(request.scope), work, size=len(body))
+        client = client_name(request.scope)
+        return await self._reader.queue.run(client, work, size=len(body), left=request.is_disconnected)
 
     def _find(self, model: str, version: str | None) -> tuple[LoadedModel, Signature]:
         """The served model and what the client takes it for. Raises RequestError and NotReadyError."""

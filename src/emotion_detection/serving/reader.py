@@ -1,6 +1,6 @@
 """Reads pictures and faces with the served model, whatever server the requests come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -30,10 +30,12 @@ class ReadPicture:
 class Queue(Protocol):
     """Runs work in threads."""
 
-    async def run(self, client: str, work: Callable[[], Result], *, size: int) -> Result:
+    async def run(
+        self, client: str, work: Callable[[], Result], *, size: int, left: Callable[[], Awaitable[bool]]
+    ) -> Result:
         """Call `work` when it is the turn of the client, an address. size: bytes of the request.
 
-        Raises RequestError if too many requests wait.
+        left: whether the client has left meanwhile. Raises RequestError if too many requests wait.
         """
         ...
 

@@ -97,17 +97,21 @@ class ServedModel(Generic[Followed]):
         load: Loader[Followed],
         *,
         first: Followed | None = None,
+        seeds: bool = False,
         observe: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """source: an ONNX file, models:/NAME@ALIAS or models:/NAME/NUMBER.
 
         first: what to serve until the registry has responded. observe: called after each query of the registry.
+        seeds: register the shipped model in the project's own SQLite file if that never had a champion. Without it,
+        nothing is written to the registry.
         Raises ModelError if a file is not a usable model, and UsageError for a malformed name.
         """
         self.uri = source if source.startswith(REGISTERED) else None
         self.message = ""
         self._load, self._observe, self._clock = load, observe, clock
+        self._seeds = seeds
         self._current = first
         self._updating = threading.Lock()
         self._connected = False
@@ -164,7 +168,7 @@ class ServedModel(Generic[Followed]):
     def _update(self, uri: str) -> bool:
         """Load what `uri` names, unless it is loaded already; return whether that worked.
 
-        This is one read of the registry. Only the first one writes, and only in a new store of the project's own.
+        This is one read of the registry. Only the first one may write: see `seeds`.
         """
         try:
             self._load_named(uri)
@@ -187,7 +191,7 @@ class ServedModel(Generic[Followed]):
 
         if not self._connected:
             runs.connect()
-            if parse_model_uri(uri).name == pretrained.MODEL_NAME:
+            if self._seeds and parse_model_uri(uri).name == pretrained.MODEL_NAME:
                 pretrained.seed_new_store()
             self._connected = True
         version = registry.look_up(uri)

@@ -1,6 +1,7 @@
 """The models, the counts and the threads of one process that serves."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from emotion_detection.inference.detector import load_detector
 from emotion_detection.serving.gate import Gate
 from emotion_detection.serving.metrics import Metrics
 from emotion_detection.serving.reader import Reader
-from emotion_detection.serving.served_model import LoadedModel, ServedModel, load_model
+from emotion_detection.serving.served_model import LoadedModel, ServedModel, load_file, load_model
 from emotion_detection.serving.settings import Settings
 from emotion_detection.serving.shadow import Shadow
 
@@ -23,7 +24,8 @@ class Service(Reader):
         self.settings, self.metrics = settings, Metrics()
         self.gate = Gate(settings.limits, self.metrics.waiting)
         load = partial(load_model, threads=settings.limits.threads)
-        served = ServedModel[LoadedModel](settings.model, load, observe=self._note_model)
+        first = load_file(Path(settings.first), load) if settings.first else None
+        served = ServedModel[LoadedModel](settings.model, load, first=first, observe=self._note_model)
         super().__init__(served, load_detector(settings.detector), self.gate, settings.limits)
         self.shadow: Shadow | None = None
         if settings.shadow:

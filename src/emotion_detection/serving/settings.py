@@ -37,6 +37,8 @@ class Settings:
 
     model: str
     """An ONNX file or a name in the registry."""
+    first: str | None = None
+    """An ONNX file to serve until the registry has a model of that name."""
     listening: Listening
     detector: str = "haar"
     limits: Limits = Limits()

@@ -57,7 +57,7 @@ class RequestedOutput(_Strict):
 class InferRequest(_Strict):
     """A request to infer."""
 
-    id: str | None = None
+    id: str | None = Field(default=None, max_length=1000)  # is repeated in the answer
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=16)
     outputs: list[RequestedOutput] | None = Field(default=None, max_length=16)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -59,9 +60,9 @@ def evaluate(paths: EvaluatePaths) -> None:
     params = load_params(paths.params).evaluate
     faces = load(paths.faces)
     history = read_history(paths.model / "history.csv")
-    run_id = read_json(paths.model / "run.json", "run_id")["run_id"]
+    about = read_json(paths.model / "run.json", "run_id")
     classifier = EmotionClassifier(paths.model / "model.onnx")
-    with delivery.stage_run(run_id) as run:
+    with delivery.stage_run(about["run_id"]) as run:
         run.log_stage_params({"evaluate": params.model_dump()})
         # What a store that did not respond has missed.
         run.tag_all(model_digests(paths.model))
@@ -77,11 +78,17 @@ def evaluate(paths: EvaluatePaths) -> None:
             write_csv(folder / "end_to_end.csv", end_to_end(faces.of("test"), classifier))
             run.log_scores(scores, history)  # before the figures, so that an error while drawing does not lose them
             draw_figures(folder, predictions, reports, raw_reports)
-            figures.learning_curves(history, folder / "learning_curves.png")
+            figures.learning_curves(history, folder / "learning_curves.png", keep=trained_keep(about))
         run.log_folder(paths.report, "report")
         run.note("Scores", "\n".join(f"- {summary(scores, split)}" for split in reports))
     for split in reports:
         print(summary(scores, split))
+
+
+def trained_keep(about: Mapping[str, Any]) -> str:
+    """train.keep of a model by its run.json; older ones have no such setting."""
+    settings = about.get("train")
+    return str(settings.get("keep", "val_macro_f1")) if isinstance(settings, dict) else "val_macro_f1"
 
 
 def predict_splits(faces: Faces, classifier: EmotionClassifier) -> Predictions:

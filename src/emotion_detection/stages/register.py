@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from emotion_detection.evaluation import acceptance, metrics, paired
 from emotion_detection.experiments import delivery, promotion, registry, runs
 from emotion_detection.experiments.copied_run import training_run
 from emotion_detection.experiments.dvc_data import forget_file
-from emotion_detection.experiments.journal import Journal, journal_of
+from emotion_detection.experiments.journal import WAIT_S, BusyError, Journal, journal_of, writable
 from emotion_detection.experiments.outages import OutageError, bounded
 from emotion_detection.experiments.promotion import Decision
 from emotion_detection.experiments.store_location import project_folder
@@ -138,7 +139,7 @@ def register(paths: RegisterPaths) -> None:
         with bounded(TIMEOUT_S, retries=1):
             result, sentence = _register(paths)
     except OutageError as error:
-        with journal.lock():
+        with writable(run_id) as journal:
             _postpone(paths, journal)
         logger.warning(
             "MLflow does not respond (%s). The stage continues: what it would register is kept in %s, and "
@@ -179,7 +180,7 @@ def _register(paths: RegisterPaths) -> tuple[dict[str, Any], str]:
     data = json.loads(paths.data_report.read_text())
     scores = json.loads((paths.report / "metrics.json").read_text())
     name, alias = model_name(data["dataset"]), params.register_.alias
-    delivery.catch_up()
+    delivery.catch_up(read_json(paths.model / "run.json", "run_id")["run_id"])
     if name == MODEL_NAME:
         os.environ.pop("MLFLOW_RUN_ID", None)  # of `mlflow run`: it is the training's, not the shipped model's
         pretrained.seed_registry()
@@ -214,10 +215,10 @@ def _postpone(paths: RegisterPaths, journal: Journal) -> None:
 
 
 def _forget(journal: Journal) -> None:
-    """Remove a registration that has taken place."""
+    """Remove a registration that has taken place. One that another process uses stays: `sync` finds the version."""
     if journal.registration.exists():
-        with journal.lock():
-            shutil.rmtree(journal.registration)
+        with suppress(BusyError), journal.lock(WAIT_S):
+            shutil.rmtree(journal.registration, ignore_errors=True)  # another process may have removed it
             if not journal.pending():
                 journal.remove()
 

@@ -22,6 +22,7 @@ from emotion_detection.decoding.json_text import read_json
 from emotion_detection.decoding.yaml_text import read_yaml
 from emotion_detection.emotions import SPLITS
 from emotion_detection.errors import ConfigError, DataError, shorten
+from emotion_detection.experiments.dvc_data import folder_md5
 from emotion_detection.experiments.provenance import model_digests, origin
 from emotion_detection.training.distillation import check_teachers, teacher_digests
 from emotion_detection.training.votes import check_votes, label_tags
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 RUN_ID = re.compile("[0-9a-f]{32}")
 HISTORY = "history.csv"
-FINISHED = "finished"  # a file in the checkpoint of a finished training
+FINISHED = "finished"  # a file in the checkpoint of a finished training: the MD5 of its model, as DVC records it
 
 
 @Parameter(name="*")
@@ -101,7 +102,7 @@ def train(paths: TrainPaths) -> None:
         }
         save(result, params.train, about | {"temperature": str(result.temperature)}, paths.model)
         run.attempt(lambda: _log_result(run, result.history, paths.model))
-    _finish(checkpoint)
+    _finish(checkpoint, paths.model)
 
 
 def _counts(faces: Faces) -> dict[str, int]:
@@ -202,22 +203,24 @@ def _code(pipeline: Path) -> dict[str, str]:
         ) from error
 
 
-def _finish(checkpoint: Path) -> None:
+def _finish(checkpoint: Path, model: Path) -> None:
     """Remove the checkpoint; in a stage of DVC, only mark it.
 
     DVC records the model after this process has ended. If it is killed before, it repeats the stage, which would train
     again in a second run.
     """
     if "DVC_STAGE" in os.environ:
-        (checkpoint / FINISHED).touch()
+        with atomic_output(checkpoint / FINISHED) as path:
+            path.write_text(folder_md5(model))
     else:
         shutil.rmtree(checkpoint)
 
 
 def _remove_recorded(checkpoints: Path, lock: Path) -> None:
-    """Remove the checkpoints of finished trainings that DVC has recorded in dvc.lock."""
+    """Remove the checkpoints of finished trainings whose models DVC has recorded in dvc.lock."""
+    recorded = lock.read_text(errors="replace") if lock.exists() else ""
     for marker in checkpoints.glob(f"*/{FINISHED}"):
-        if lock.exists() and lock.stat().st_mtime >= marker.stat().st_mtime:
+        if marker.read_text() in recorded:
             for state in filter(Path.is_dir, marker.parent.iterdir()):  # the marker last, in case of a kill
                 shutil.rmtree(state)
             shutil.rmtree(marker.parent)

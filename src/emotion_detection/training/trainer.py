@@ -17,7 +17,7 @@ from emotion_detection.data.dataset import Faces
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import DataError, DivergedError
 from emotion_detection.evaluation.calibration import fit_temperature
-from emotion_detection.evaluation.metrics import macro_f1
+from emotion_detection.evaluation.metrics import kept_epoch, macro_f1
 from emotion_detection.model.architectures import build, to_keras_layers
 from emotion_detection.training.augmentation import augmentation, batches
 from emotion_detection.training.checkpoint import Epoch, State, load_state, save_state
@@ -112,11 +112,7 @@ class _Trainer:
     @property
     def _kept_epoch(self) -> int:
         """The epoch whose weights are kept, counted from 1; 0 before the first. The first one of equal scores."""
-        if self._train.keep == "last" or not self.history:
-            return len(self.history)
-        sign = -1 if self._train.keep == "val_loss" else 1
-        scores = [sign * row[self._train.keep] for row in self.history]
-        return 1 + scores.index(max(scores))
+        return kept_epoch(self.history, self._train.keep)
 
     def best_model(self) -> tuple[keras.Model, float]:
         """Return the best weights in a calibrated network of Keras layers, and its temperature.

@@ -1,4 +1,4 @@
-"""Refuse a search whose trials do not fit the initial weights or the soft labels of `train`."""
+"""Refuse a search whose trials do not fit the initial weights, the soft labels or the teachers of `train`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from emotion_detection.config import Categorical, NumberRange, Params, Train, fl
 from emotion_detection.data.dataset import Faces, load
 from emotion_detection.errors import ConfigError
 from emotion_detection.training.content_addressed import open_content_addressed
-from emotion_detection.training.distillation import targets
+from emotion_detection.training.distillation import load_teacher, targets
 from emotion_detection.training.votes import check_votes
 from emotion_detection.tuning.search_space import Space, as_text
 
@@ -33,6 +33,12 @@ def check(params: Params, faces: Path) -> None:
     for path in soft_labels:
         assert train_faces is not None
         _check_soft_labels(path, params, train_faces)
+
+
+def check_teachers(params: Params, dataset: str) -> None:
+    """Raise ModelError if a teacher of a trial cannot be used or was trained on another data set."""
+    for path in {path for teachers in _possible(params, "distillation.teachers") for path in teachers}:
+        load_teacher(Path(path), dataset)
 
 
 def _largest_votes(params: Params) -> float:
@@ -76,7 +82,7 @@ def _check_soft_labels(path: str, params: Params, train_faces: Faces) -> None:
         )
 
 
-def _possible(params: Params, key: str) -> list[str]:
+def _possible(params: Params, key: str) -> list[Any]:
     """The files that a setting can name in a trial."""
     dimension = params.tune.space.get(key)
     values = dimension.choices if isinstance(dimension, Categorical) else [_leaves(params.train)[key]]

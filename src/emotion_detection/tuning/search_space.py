@@ -15,14 +15,14 @@ Space = Mapping[str, NumberRange | Categorical]
 Values = dict[str, Any]  # key of train -> its value in a trial; lists are stored as YAML text
 
 DIGITS = 3  # of a sampled number
-# Settings that have an effect only if another setting has this value. Other trials do not get them.
+# Settings that have an effect only if another setting has one of these values. Other trials do not get them.
 CONDITIONS = {
-    "widths": ("architecture", "fer_resnet"),
-    "blocks": ("architecture", "fer_resnet"),
-    "stem_stride": ("architecture", "fer_resnet"),
-    "standardize": ("architecture", "fer_resnet"),
-    "head": ("architecture", "fer_resnet"),
-    "momentum": ("optimizer", "sgd"),
+    "widths": ("architecture", ("fer_resnet", "fer_vgg")),
+    "blocks": ("architecture", ("fer_resnet", "fer_vgg")),
+    "stem_stride": ("architecture", ("fer_resnet",)),
+    "standardize": ("architecture", ("fer_resnet", "fer_vgg")),
+    "head": ("architecture", ("fer_resnet",)),
+    "momentum": ("optimizer", ("sgd",)),
 }
 
 
@@ -47,10 +47,11 @@ def _check_effect(key: str, space: Space, base: Values) -> None:
     parent, required = CONDITIONS[key]
     dimension = space.get(parent)
     possible = dimension.choices if isinstance(dimension, Categorical) else [base[parent]]
-    if required not in possible:
+    if not set(required) & set(possible):
+        named = " or ".join(required)
         raise ConfigError(
-            f"tune.space.{key} has no effect, because {parent} is never {required}: remove {key} from tune.space, "
-            f"or add {required} to tune.space.{parent}"
+            f"tune.space.{key} has no effect, because {parent} is never {named}: remove {key} from tune.space, "
+            f"or add {named} to tune.space.{parent}"
         )
 
 
@@ -65,7 +66,7 @@ def has_effect(key: str, values: Mapping[str, Any], base: Train) -> bool:
     if key not in CONDITIONS:
         return True
     parent, required = CONDITIONS[key]
-    return bool(values.get(parent, getattr(base, parent)) == required)
+    return values.get(parent, getattr(base, parent)) in required
 
 
 def settings(base: Train, values: Values, *, epochs: int) -> Train:

@@ -15,6 +15,7 @@ from optuna.trial import Trial
 from emotion_detection.config import Section, Train, Tune
 from emotion_detection.data.dataset import Faces, load
 from emotion_detection.errors import DivergedError, EmotionDetectionError, report_errors
+from emotion_detection.evaluation.metrics import kept_epoch
 from emotion_detection.experiments import runs
 from emotion_detection.tuning import search_space
 from emotion_detection.tuning.processes import watch_stdin
@@ -66,7 +67,7 @@ def run(job: Job, storage: str, stop_requested: Callable[[], bool]) -> None:
 
 
 def train_trial(trial: Trial, values: search_space.Values, job: Job, faces: Faces, fit: Fit) -> float:
-    """Train with the trial's settings; returns the best val_macro_f1, or the last one of a finalist.
+    """Train with the trial's settings; returns val_macro_f1 of the kept epoch, or of a finalist's last one.
 
     Raises TrialPruned for an unpromising or diverged trial.
     """
@@ -90,8 +91,8 @@ def train_trial(trial: Trial, values: search_space.Values, job: Job, faces: Face
         # MLflow became unavailable at the end. The study has all results, and `reconcile` adds them to MLflow later.
     if pruned:
         raise TrialPruned
-    scores = [row["val_macro_f1"] for row in history]
-    return scores[-1] if job.finalists else max(scores)
+    place = len(history) if job.finalists else kept_epoch(history, train.keep)
+    return history[place - 1]["val_macro_f1"]
 
 
 def _records(folder: Path) -> dict[str, bytes]:
