@@ -105,3 +105,74 @@ def test_picture_is_scaled_no_larger_than_the_smallest_face_needs(monkeypatch):
         detector.detect(np.zeros((480, 640), np.uint8), smallest_px=smallest_px)
     detector.detect(np.zeros((3000, 4000), np.uint8))
     assert sizes == [((360, 480), (20, 20)), ((240, 320), (20, 20)), ((120, 160), (20, 20)), ((1000, 1333), (20, 20))]
+
+
+@pytest.fixture
+def scans(monkeypatch):
+    """The shapes of the scanned pictures."""
+    shapes = []
+
+    class Cascade:
+        def detectMultiScale(self, image, **_):  # noqa: N802
+            shapes.append(image.shape)
+            return ()
+
+    monkeypatch.setattr(haar, "load_cascade", Cascade)
+    return shapes
+
+
+@pytest.mark.parametrize("shape", [(360, 16_000), (360, 120_000), (60_000, 400)])
+def test_pixels_of_a_scanned_strip_are_bounded(scans, shape):
+    HaarDetector().detect(np.zeros(shape, np.uint8))
+    ((height, width),) = scans
+    assert height * width == pytest.approx(haar.MOST_SCAN_PIXELS, rel=0.02)
+    assert width / height == pytest.approx(shape[1] / shape[0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scanned"),
+    [
+        ((360, 1080), (360, 1080)),
+        ((1000, 3000), (750, 2250)),
+        ((2000, 6000), (1000, 3000)),
+        ((3000, 4000), (1000, 1333)),
+    ],
+)
+def test_panorama_is_scaled_by_its_shorter_side_alone(scans, shape, scanned):
+    detector = HaarDetector()
+    detector.detect(np.zeros(shape, np.uint8))
+    detector.detect(np.zeros(shape[::-1], np.uint8))
+    assert scans == [scanned, scanned[::-1]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 10_000_000), (30, 2_000_000), (19, 640)])
+def test_strip_without_room_for_a_face_is_not_scanned(scans, shape):
+    assert HaarDetector().detect(np.zeros(shape, np.uint8)) == []
+    assert scans == []
+
+
+def test_windows_are_verified_in_batches(scene, monkeypatch):
+    windows = np.array([[left, 40, 90, 90] for left in range(10)], float)
+    verifier = haar.Verifier()
+    together = verifier(scene, windows)
+    sizes, describe = [], haar.describe
+    monkeypatch.setattr(haar, "describe", lambda images: sizes.append(len(images)) or describe(images))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(haar, "VERIFIER_BATCH", 4)
+    assert verifier(scene, windows) == pytest.approx(together, rel=1e-4)
+    assert sizes == [4, 4, 2]
+
+
+def test_only_the_best_windows_are_merged(monkeypatch):
+    monkeypatch.setattr(haar, "MOST_WINDOWS", 3)
+    windows = np.array([[100 * column, 0, 30, 30] for column in range(6)], float)
+    boxes = haar.merge(windows, np.array([10.0, 20, 30, 12, 40, 11]))
+    assert boxes[:, 0].tolist() == [400, 200, 100]
+
+
+def test_merging_compares_a_bounded_number_of_windows(monkeypatch):
+    compared, overlaps = [], haar._overlaps
+    monkeypatch.setattr(haar, "_overlaps", lambda box, others: compared.append(len(others)) or overlaps(box, others))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(haar, "MOST_WINDOWS", 50)
+    windows = np.array([[100 * column, 0, 30, 30] for column in range(2000)], float)
+    assert len(haar.merge(windows, np.full(2000, 10.0))) == 50
+    assert sum(compared) == 50 * 51 / 2 + 50 * 49 / 2

@@ -1,5 +1,6 @@
 """A Haar cascade of OpenCV (Viola and Jones 2001) proposes windows, and a second classifier verifies them."""
 
+import math
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -21,15 +22,19 @@ SCALE_FACTOR = 1.28
 SCAN_PX = 360  # the shorter side of a scaled still
 SCAN_SHARE = 0.75  # of the shorter side of a larger still, so that small faces of large photographs are found
 LARGEST_SCAN_PX = 1000
+# The pixels of a scaled picture. Only one that is more than three times as wide as high, or the reverse, can have more.
+MOST_SCAN_PIXELS = 3_200_000
 SMALLEST_PX = 20  # of a face in the scaled picture
 SAME_FACE = 0.4  # overlap of two windows of one face
 SAME_PLACE = 0.2  # overlap of two boxes, of which one is wrong
 # The cascade finds most faces in several windows. Each factor of e in their number counts as much evidence for a face.
 EVIDENCE = 1.5
 MAYBE = -1.0  # the log odds of a window that can count
+MOST_WINDOWS = 4096  # that are merged, the best ones: several hundred faces. Merging takes the square of their number.
 ENOUGH = 6.5  # the sum of the best window's log odds and the evidence of the number of windows
 VERIFIER = Path(__file__).with_name("face_verifier.npz")
 VERIFIER_PX = 32  # of a window
+VERIFIER_BATCH = 4096  # windows in one call of the verifier, to bound its memory
 SHADES_PX = 16  # of a window as the verifier sees its shades
 GRADIENTS = cv2.HOGDescriptor((VERIFIER_PX, VERIFIER_PX), (16, 16), (8, 8), (8, 8), 9)  # the last is for directions
 
@@ -51,7 +56,9 @@ class HaarDetector:
 
     def detect(self, gray: Gray, *, smallest_px: int = 0, largest_px: int = 0) -> list[Box]:
         """Return the boxes of the faces. `smallest_px` also sets how far the picture is scaled down."""
-        scale = _scale(min(gray.shape), smallest_px)
+        scale = _scale(gray.shape, smallest_px)
+        if round(min(gray.shape) * scale) < SMALLEST_PX:
+            return []  # no face fits, and OpenCV cannot scale a side to less than a pixel
         small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
         smallest, largest = max(round(smallest_px * scale), SMALLEST_PX), round(largest_px * scale)
         found = self._cascade().detectMultiScale(
@@ -95,9 +102,12 @@ def merge(windows: Windows, scores: Scores) -> Windows:
     """The boxes f64 (faces, 4) of the faces, the most certain first.
 
     Windows in the place of the best one are the same face. Its box is their mean, weighted by their probabilities.
+    Only the best MOST_WINDOWS windows count.
     """
     faces: list[tuple[float, Windows]] = []
     windows, scores = windows[scores > MAYBE], scores[scores > MAYBE]
+    kept = np.sort(np.argsort(-scores, kind="stable")[:MOST_WINDOWS])
+    windows, scores = windows[kept], scores[kept]
     while len(windows):
         best = scores.argmax()
         overlaps = _overlaps(windows[best], windows)
@@ -134,8 +144,11 @@ class Verifier:
 
     def __call__(self, gray: Gray, windows: Windows) -> Scores:
         """The log odds f64 (n,) that the windows, which are inside the picture, are faces."""
-        hidden = np.maximum(describe(patches(gray, windows)) @ self._hidden + self._hidden_bias, 0)
-        scores: Scores = (hidden @ self._output + self._output_bias).astype(np.float64)
+        scores = np.empty(len(windows))
+        for start in range(0, len(windows), VERIFIER_BATCH):
+            batch = slice(start, start + VERIFIER_BATCH)
+            hidden = np.maximum(describe(patches(gray, windows[batch])) @ self._hidden + self._hidden_bias, 0)
+            scores[batch] = hidden @ self._output + self._output_bias
         return scores
 
 
@@ -160,8 +173,10 @@ def describe(images: Images) -> NDArray[np.float32]:
     return features
 
 
-def _scale(shorter: int, smallest_px: int) -> float:
-    """The factor by which a picture is scaled down."""
+def _scale(shape: tuple[int, ...], smallest_px: int) -> float:
+    """The factor by which a picture of this height and width is scaled down."""
+    shorter, longer = sorted(shape)
     largest = SMALLEST_PX / smallest_px if smallest_px else 1.0
     scan_px = min(max(SCAN_PX, SCAN_SHARE * shorter), LARGEST_SCAN_PX)
-    return min(scan_px / max(shorter, 1), largest, 1.0)
+    fewer_pixels = math.sqrt(MOST_SCAN_PIXELS / max(shorter * longer, 1))
+    return min(scan_px / max(shorter, 1), fewer_pixels, largest, 1.0)
