@@ -24,7 +24,8 @@ FOLDER = ROOT / "deploy" / "service"
 BOARD = FOLDER / "grafana" / "dashboards" / "service.json"
 LOOPBACK = re.compile(r"127\.0\.0\.1:[0-9]+:[0-9]+")
 PINNED = re.compile(r"[a-z0-9/-]+:v?[0-9]+\.[0-9]+\.[0-9]+(-[a-z0-9-]+)?")
-READ_ONLY = "mount -t tmpfs none /tmp && mount -o remount,bind,ro / && cd /tmp && exec "
+# /tmp keeps its files, because the project itself may be there.
+READ_ONLY = "mount --bind /tmp /tmp && mount -o remount,bind,ro / && cd /tmp && exec "
 
 
 def load(name: str) -> Any:
