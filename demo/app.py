@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 
 from emotion_detection.command_line import run_command
 from emotion_detection.errors import UsageError
-from emotion_detection.serving.listening import Listening, check_listening, plain_host
+from emotion_detection.serving.listening import check_listening, listening_of
 
 if TYPE_CHECKING:
     from uploads import UploadFolder
@@ -89,10 +89,10 @@ def serve(options: DemoOptions) -> None:
 
         def announce() -> None:
             seconds = time.perf_counter() - STARTED_S
-            print(f"open {listening(options).url} (ready after {seconds:.1f} s; Ctrl-C stops it)", flush=True)
+            print(f"open {listening_of(options).url} (ready after {seconds:.1f} s; Ctrl-C stops it)", flush=True)
             served_model.follow()
 
-        place = listening(options)
+        place = listening_of(options)
         app = build_app(served_model, detectors, faces=options.faces, listening=place, queue=queue, uploads=uploads)
         run_server(app, place, announce)
 
@@ -110,19 +110,7 @@ def check_options(options: DemoOptions) -> None:
         raise UsageError("--share is not supported, because it would send pictures through a third-party server")
     for name in options.allowed_host:
         parse_allowed_name(name)
-    check_listening(listening(options))
-
-
-def listening(options: DemoOptions) -> Listening:
-    """Where the demo listens."""
-    return Listening(
-        host=plain_host(options.host),
-        port=options.port,
-        allowed_hosts=options.allowed_host,
-        root_path=options.root_path.rstrip("/"),
-        certificate=options.ssl_certfile,
-        key=options.ssl_keyfile,
-    )
+    check_listening(listening_of(options))
 
 
 @contextmanager

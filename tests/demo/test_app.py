@@ -109,7 +109,7 @@ def test_signal_ends_quietly(monkeypatch, capsys, number):
     ],
 )
 def test_printed_address_can_be_opened(options, url):
-    assert app.listening(app.DemoOptions(**options)).url == url
+    assert listening.listening_of(app.DemoOptions(**options)).url == url
 
 
 def test_ipv6_address_may_have_brackets():

@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from emotion_detection.errors import MissingPackageError
 from emotion_detection.experiments.store_location import store_exists
 from emotion_detection.inference.pretrained import CHAMPION, MODEL
-from emotion_detection.serving.listening import Listening, check_listening, plain_host
+from emotion_detection.serving.listening import check_listening, listening_of
 from emotion_detection.serving.settings import Limits, Settings
 
 if TYPE_CHECKING:
@@ -116,18 +116,10 @@ def settings_of(options: ServeOptions) -> Settings:
         queue=options.queue,
         **({} if options.threads is None else {"threads": options.threads}),
     )
-    listening = Listening(
-        host=plain_host(options.host),
-        port=options.port,
-        allowed_hosts=options.allowed_host,
-        root_path=options.root_path.rstrip("/"),
-        certificate=options.ssl_certfile,
-        key=options.ssl_keyfile,
-    )
     return Settings(
         model=options.model or (CHAMPION if store_exists() else str(MODEL)),
         first=None if options.model or not store_exists() else str(MODEL),
-        listening=listening,
+        listening=listening_of(options),
         detector=options.detector,
         limits=limits,
         token=read_token(options.token_file),

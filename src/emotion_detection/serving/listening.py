@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 from emotion_detection.errors import UsageError
 
@@ -39,6 +40,35 @@ class Listening:
                 host = "::1" if ":" in host else "127.0.0.1"
         scheme = "http" if self.certificate is None else "https"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}{self.root_path}"
+
+
+class ListeningOptions(Protocol):
+    """The options of a command that listens."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def allowed_host(self) -> Sequence[str]: ...
+    @property
+    def root_path(self) -> str: ...
+    @property
+    def ssl_certfile(self) -> Path | None: ...
+    @property
+    def ssl_keyfile(self) -> Path | None: ...
+
+
+def listening_of(options: ListeningOptions) -> Listening:
+    """Where a command with these options listens."""
+    return Listening(
+        host=plain_host(options.host),
+        port=options.port,
+        allowed_hosts=options.allowed_host,
+        root_path=options.root_path.rstrip("/"),
+        certificate=options.ssl_certfile,
+        key=options.ssl_keyfile,
+    )
 
 
 def check_listening(listening: Listening) -> None:
