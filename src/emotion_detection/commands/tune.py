@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cyclopts import Parameter
@@ -14,6 +15,7 @@ from optuna.study import Study
 from emotion_detection.config import Params, load_params, load_recipe
 from emotion_detection.errors import DEBUG, UsageError
 from emotion_detection.experiments import runs
+from emotion_detection.experiments.calls import write_artifacts
 from emotion_detection.experiments.provenance import Origin, origin, read_data_report
 from emotion_detection.experiments.store_location import sqlite_uri, store_uri
 from emotion_detection.redaction import redact_uri
@@ -162,35 +164,28 @@ def _run_finalists(search: Search, run: runs.Run) -> None:
 
 def _supervise(search: Search, study: Study, limits: Limits, run: runs.Run, on_best: OnBest | None = None) -> bool:
     phase = "finalists" if study is search.finalists else "search"
-    job = {
-        "train": search.params.train.model_dump(mode="json"),
-        "tune": search.params.tune.model_dump(mode="json"),
-        "known": search.study.user_attrs["about"]["known"],
-        "faces": str(search.options.faces.resolve()),
-        "study": study.study_name,
-        "parent": run.id,
-        "tags": search.origin.tags,
-        "records": str(_write_records(search)),
-        "finalists": phase == "finalists",
-        "trainer": worker.TRAINER,
-    }
-    workers = processes.start_workers(
-        worker.__name__,
-        [json.dumps(job)],
-        count=search.options.workers,
-        logs=search.private / phase,
-        environment={"OPTUNA_STORAGE": search.storage, DEBUG: "1"},  # tracebacks go to the logs
-    )
-    return supervise(study, limits, workers, on_best)
-
-
-def _write_records(search: Search) -> Path:
-    """Write what describes this command's code and machine, for the workers; returns the folder."""
-    folder = search.private / "origin"
-    for name, content in search.origin.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
+    with TemporaryDirectory(prefix="origin-", dir=search.private) as records:
+        write_artifacts(search.origin.files, Path(records))
+        job = {
+            "train": search.params.train.model_dump(mode="json"),
+            "tune": search.params.tune.model_dump(mode="json"),
+            "known": search.study.user_attrs["about"]["known"],
+            "faces": str(search.options.faces.resolve()),
+            "study": study.study_name,
+            "parent": run.id,
+            "tags": search.origin.tags,
+            "records": records,
+            "finalists": phase == "finalists",
+            "trainer": worker.TRAINER,
+        }
+        workers = processes.start_workers(
+            worker.__name__,
+            [json.dumps(job)],
+            count=search.options.workers,
+            logs=search.private / phase,
+            environment={"OPTUNA_STORAGE": search.storage, DEBUG: "1"},  # tracebacks go to the logs
+        )
+        return supervise(study, limits, workers, on_best)
 
 
 @contextmanager
