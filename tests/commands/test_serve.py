@@ -1,6 +1,7 @@
 """The `serve` command: its options, and a started server that a client of others uses until SIGTERM ends it."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -36,6 +37,17 @@ print("heavy modules:", [name for name in {HEAVY} if name in sys.modules])
 
 
 # Options
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """The command makes the logs of its process lines of JSON."""
+    loggers = [logging.getLogger(name) for name in ("emotion_detection", "uvicorn", "python_multipart")]
+    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,13 @@ def test_demo_reaches_no_other_host(home, tmp_path, migrated_store):
 
 
 def test_service_reaches_no_other_host(home, tmp_path, migrated_store):
-    (tmp_path / "dvc.yaml").touch()  # a project, whose own store gets the shipped model
     shutil.copy(migrated_store, tmp_path / "mlflow.db")
     port, log = free_port(), tmp_path / "service.txt"
     url, store = f"http://127.0.0.1:{port}", f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [sys.executable, "-m", "emotion_detection", "serve", "--port", str(port)]
+    program = [sys.executable, "-m", "emotion_detection"]
+    environment = new_user(home) | {"MLFLOW_TRACKING_URI": store}
+    subprocess.run([*program, "seed-registry"], cwd=tmp_path, env=environment, check=True)
+    command = [*program, "serve", "--port", str(port), "--model", "models:/emotion-detection@champion"]
     with server(home, log, command, f"{url}/v2/health/ready", tmp_path, MLFLOW_TRACKING_URI=store):
         photo = urllib.request.Request(f"{url}/v1/recognize", picture_file("color", people=1))
         with urllib.request.urlopen(photo) as reply:
