@@ -17,6 +17,7 @@ import yaml
 from tests.support.cameras import draw_people, jpeg_frames, picture_file
 from tests.support.network import foreign_addresses, needs_strace, traced, without_switches
 from tests.support.paths import ROOT
+from tests.support.reverse_proxy import free_port
 from tests.support.videos import write_video
 from websockets.sync.client import connect
 
@@ -91,14 +92,6 @@ def answers(url: str) -> bool:
             return reply.status == 200
     except OSError:
         return False
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

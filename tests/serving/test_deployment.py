@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from tests.serving.conftest import connected
 from tests.support.namespaces import UNSHARE, has_namespaces
 from tests.support.paths import ROOT
+from tests.support.reverse_proxy import free_port
 
 from emotion_detection.cli import app
 
@@ -59,12 +59,6 @@ def here(command: list[str], port: int) -> list[str]:
     """A command of the image, for this environment and another port."""
     names = {"python": [sys.executable], "emotion-detection": [sys.executable, "-m", "emotion_detection"]}
     return [word.replace("8000", str(port)) for part in command for word in names.get(part, [part])]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_image_starts_answers_its_health_check_and_ends():
