@@ -329,6 +329,6 @@ def test_recipes_replace_settings_of_train_in_their_order(tmp_path):
 
 def test_memory_includes_the_head(params):
     small = params.train.model_copy(update={"widths": (8,), "blocks": (1,), "batch_size": 8192, "stem_stride": 1})
-    assert Train.model_validate(small.model_dump() | {"architecture": "fer_vgg", "head": 4096})  # has no head
+    assert Train.model_validate(small.model_dump() | {"architecture": "seed_cnn", "head": 4096})  # has no head
     with pytest.raises(ValidationError, match=r"GB of memory: use smaller widths, blocks, head"):
         Train.model_validate(small.model_dump() | {"head": 4096})

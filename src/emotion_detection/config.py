@@ -128,6 +128,9 @@ class Distillation(Section):
 
     soft_labels: OptionalPath  # a file written by `emotion-detection soft-labels`
     teachers: Annotated[tuple[PathText, ...], Field(max_length=8)]  # model.onnx files that label every batch
+    # The faces that these teachers see: as the student sees them; or "moved", that is flipped, shifted, rotated and
+    # scaled, but without changes of light, noise, erasing and mixing.
+    teachers_see: Literal["augmented", "moved"]
     weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels have weight 1 - weight
     temperature: Annotated[float, Field(ge=0.1, le=100)]  # above 1 softens the soft labels
 
@@ -153,7 +156,8 @@ class Train(Section):
     blocks: Annotated[tuple[Depth, ...], Field(max_length=8)]  # their residual blocks or convolutions in each stage
     stem_stride: Literal[1, 2]  # fer_resnet only: 2 halves the resolution in the stem and takes a third of the time
     standardize: bool  # fer_resnet and fer_vgg only: scale each face to mean 0 and standard deviation 1
-    head: Annotated[int, Field(ge=0, le=4096, multiple_of=2)]  # fer_resnet only: channels before the pooling; 0: off
+    # fer_resnet and fer_vgg only: channels of a 1x1 convolution before the pooling; 0: off
+    head: Annotated[int, Field(ge=0, le=4096, multiple_of=2)]
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     epochs: Count
@@ -207,9 +211,8 @@ class Train(Section):
             side = IMAGE_SIZE / self.stem_stride / 2**stage
             weights += 9 * width**2 * count  # the mirrored half of a layer has no weights of its own
             maps += side**2 * width * 6 * max(count, 1)
-        if self.architecture == "fer_resnet":
-            weights += self.widths[-1] * self.head
-            maps += side**2 * self.head * 3
+        weights += self.widths[-1] * self.head
+        maps += side**2 * self.head * 3
         return 4 * (4 * weights + self.batch_size * maps)  # float32; gradients, momentum and moving average
 
 

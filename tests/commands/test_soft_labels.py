@@ -103,7 +103,9 @@ def test_earlier_soft_labels_are_averaged_with_a_model(label, train_faces, class
 
 def test_epochs_label_the_faces_as_training_augments_them(augmented, train_faces, classifier, params_file):
     train = load_params(params_file).train
-    distillation = Distillation(soft_labels=str(augmented), teachers=(), weight=0.75, temperature=1)
+    distillation = Distillation(
+        soft_labels=str(augmented), teachers=(), teachers_see="augmented", weight=0.75, temperature=1
+    )
     labels, additions = targets(train.model_copy(update={"distillation": distillation}), train_faces)
     assert additions is not None
     assert additions.shape == (EPOCHS, 16, 7)  # 14 faces fill two batches of 8

@@ -121,10 +121,11 @@ def test_fer_resnet_follows_widths_blocks_and_stem_stride(params):
     assert block_shapes(widths=(8,), blocks=(1,), stem_stride=1) == [(None, 48, 48, 8)]
 
 
-def test_fer_resnet_is_mirror_invariant(params):
+@pytest.mark.parametrize("architecture", ["fer_resnet", "fer_vgg"])
+def test_network_is_mirror_invariant(params, architecture):
     """With any weights: here the weights and the moving statistics are random."""
     keras.utils.set_random_seed(1)
-    model = build(params.train.model_copy(update={**SMALL, "architecture": "fer_resnet", "blocks": (1, 2)}))
+    model = build(params.train.model_copy(update={**SMALL, "architecture": architecture, "blocks": (1, 2)}))
     random = np.random.default_rng(0)
     for weight in model.weights:
         weight.assign(weight + random.normal(0, 0.02, weight.shape))
@@ -134,9 +135,10 @@ def test_fer_resnet_is_mirror_invariant(params):
     assert np.abs(mirrored - transposed).max() > 1e-3
 
 
-def test_head_widens_the_features_and_keeps_the_mirror_invariance(params):
+@pytest.mark.parametrize("architecture", ["fer_resnet", "fer_vgg"])
+def test_head_widens_the_features_and_keeps_the_mirror_invariance(params, architecture):
     keras.utils.set_random_seed(1)
-    train = params.train.model_copy(update={**SMALL, "architecture": "fer_resnet", "head": 32})
+    train = params.train.model_copy(update={**SMALL, "architecture": architecture, "head": 32})
     model = build(train)
     assert model.get_layer("logits").input.shape == (None, 32)
     np.testing.assert_allclose(model(FACES[:, :, ::-1]), model(FACES), atol=1e-5)

@@ -38,7 +38,9 @@ def test_checkpoint_key_depends_on_params_data_and_code(tmp_path):
 
 def test_checkpoint_key_depends_on_votes_and_on_the_content_of_teachers(params, tmp_path):
     path = tmp_path / "model.onnx"
-    distillation = Distillation(soft_labels=None, teachers=(str(path),), weight=1, temperature=1)
+    distillation = Distillation(
+        soft_labels=None, teachers=(str(path),), teachers_see="augmented", weight=1, temperature=1
+    )
     student = params.train.model_copy(update={"distillation": distillation})
     seen = {train._inputs(params.train, {"dataset_digest": "d"})}
     assert seen == {"d"}
@@ -130,7 +132,15 @@ print(sorted({"tensorflow", "keras", "mlflow"} & set(sys.modules)))
         ({"seed": 2**32}, "train.seed should be less than 4294967296"),
         ({"batch_size": 512}, "train.batch_size is 512, but the train split has 14 faces"),
         (
-            {"distillation": {"soft_labels": None, "teachers": ["gone.onnx"], "weight": 0.5, "temperature": 1}},
+            {
+                "distillation": {
+                    "soft_labels": None,
+                    "teachers": ["gone.onnx"],
+                    "teachers_see": "augmented",
+                    "weight": 0.5,
+                    "temperature": 1,
+                }
+            },
             "gone.onnx does not exist: correct train.distillation.teachers",
         ),
         ({"votes": 0.5}, "train.votes is 0.5, but the training faces have no votes: add them with `make data"),

@@ -51,7 +51,9 @@ def saved(train_faces, teacher, classifier, tmp_path_factory):
 
 
 def distillation(path, weight=0.7, temperature=1.0):
-    return Distillation(soft_labels=path and str(path), teachers=(), weight=weight, temperature=temperature)
+    return Distillation(
+        soft_labels=path and str(path), teachers=(), teachers_see="augmented", weight=weight, temperature=temperature
+    )
 
 
 @pytest.fixture
@@ -280,13 +282,16 @@ def test_older_soft_labels_do_not_fit_a_later_augmentation(augmented, train_face
 def matching(*teachers, weight=0.75, temperature=1.0):
     """Settings of function matching."""
     paths = tuple(str(teacher) for teacher in teachers)
-    return Distillation(soft_labels=None, teachers=paths, weight=weight, temperature=temperature)
+    return Distillation(
+        soft_labels=None, teachers=paths, teachers_see="augmented", weight=weight, temperature=temperature
+    )
 
 
 def matched_batches(train, faces, epoch):
     targets, soft_labels = targets_of(train, faces)
     assert soft_labels is None
     settings = {"batch_size": train.batch_size, "seed": train.seed, "epoch": epoch}
+    settings["teachers_see"] = train.distillation.teachers_see
     return list(batches(faces, targets, train.augment, **settings, teach=Teachers(train.distillation)))
 
 
@@ -304,6 +309,26 @@ def test_teachers_label_each_view_as_the_student_sees_it(tiny, train_faces, teac
             assert targets.dtype == np.float32
             views.append(images.tobytes())
     assert len(set(views)) == len(views)  # no view repeats
+
+
+def test_teachers_can_label_each_view_before_it_is_changed_and_mixed(tiny, train_faces, teacher, classifier):
+    """The student sees a changed face, and learns what the teacher says about the face before the change."""
+    off = {"brightness": 0, "contrast": (1, 1), "gamma": (1, 1), "gradient": 0, "blur": 0, "noise": 0, "jpeg": 0}
+    off |= {"erase": 0, "mixup": 0}
+    moved = tiny.model_copy(update={"augment": tiny.augment.model_copy(update=off)})
+    settings = matching(teacher, weight=1.0).model_copy(update={"teachers_see": "moved"})
+    changed = moved.model_copy(
+        update={"augment": moved.augment.model_copy(update={"brightness": 0.4}), "distillation": settings}
+    )
+    (images, targets), *_ = matched_batches(changed, train_faces, epoch=1)
+    (before, _), *_ = batches_of(moved, train_faces, epoch=1)
+    assert (images != before).any()
+    np.testing.assert_allclose(targets, classifier.probabilities(before[..., 0]), atol=1e-5)
+
+    mixed = changed.model_copy(update={"augment": changed.augment.model_copy(update={"mixup": 0.4})})
+    (_, mixed_targets), *_ = matched_batches(mixed, train_faces, epoch=1)
+    assert (mixed_targets != targets).any()  # the teacher's answers are mixed like the faces
+    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_several_teachers_are_averaged_and_softened(train_faces, teacher, classifier, tmp_path):
@@ -350,7 +375,13 @@ def test_digests_identify_the_teachers_of_equal_paths(params, tmp_path):
     ],
 )
 def test_contradicting_settings_of_teachers_are_refused(changes, words):
-    settings = {"soft_labels": None, "teachers": ("a.onnx",), "weight": 0.5, "temperature": 1}
+    settings = {
+        "soft_labels": None,
+        "teachers": ("a.onnx",),
+        "teachers_see": "augmented",
+        "weight": 0.5,
+        "temperature": 1,
+    }
     with pytest.raises(ValueError, match=words):
         Distillation.model_validate(settings | changes)
 

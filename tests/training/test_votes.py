@@ -97,7 +97,9 @@ def test_soft_labels_are_added_to_targets_with_votes(settings, tmp_path):
     """Soft labels that were made before the votes were added fit the same faces."""
     teacher = np.full(ONE_HOT.shape, 1 / 7)
     path = save_soft_labels(teacher, FACES, [], tmp_path)
-    distillation = Distillation(soft_labels=str(path), teachers=(), weight=0.25, temperature=1)
+    distillation = Distillation(
+        soft_labels=str(path), teachers=(), teachers_see="augmented", weight=0.25, temperature=1
+    )
     result, added = targets(settings(0.6, distillation=distillation), VOTED)
     assert added is None
     expected = 0.75 * label_targets(settings(0.6), VOTED) + 0.25 * teacher
@@ -116,7 +118,12 @@ def test_model_of_teachers_or_weights_with_votes_learned_from_them(settings, tmp
     weights = save_initial_weights([np.zeros(3, np.float32)], tmp_path, label_source=source)
     assert label_tags(settings(0, initial_weights=str(weights)), FACES, "fer2013") == {"label_source": expected}
     path = save_soft_labels(np.full(ONE_HOT.shape, 1 / 7), FACES, [], tmp_path, label_source=source)
-    student = settings(0, distillation=Distillation(soft_labels=str(path), teachers=(), weight=0.5, temperature=1))
+    student = settings(
+        0,
+        distillation=Distillation(
+            soft_labels=str(path), teachers=(), teachers_see="augmented", weight=0.5, temperature=1
+        ),
+    )
     assert label_tags(student, FACES, "fer2013") == {"label_source": expected}
     assert targets(student, FACES)[0].shape == ONE_HOT.shape  # the comment does not disturb the reader
 
@@ -136,5 +143,10 @@ def test_student_of_teachers_with_votes_learned_from_them(settings, tmp_path):
         onnx.save(model, teachers[source])
     for named, expected in ((["FER-2013"], "FER-2013"), (list(teachers), "FER-2013 and FER+")):
         paths = tuple(teachers[source] for source in named)
-        student = settings(0, distillation=Distillation(soft_labels=None, teachers=paths, weight=1, temperature=1))
+        student = settings(
+            0,
+            distillation=Distillation(
+                soft_labels=None, teachers=paths, teachers_see="augmented", weight=1, temperature=1
+            ),
+        )
         assert label_tags(student, FACES, "fer2013") == {"label_source": expected}

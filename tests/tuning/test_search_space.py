@@ -199,5 +199,5 @@ def test_settings_of_fer_vgg_can_vary(base):
     vgg = base.model_copy(update={"architecture": "fer_vgg"})
     search_space.check(space, vgg)
     assert search_space.locate(vgg, space) == {"widths": search_space.as_text(base.widths)}
-    with pytest.raises(ConfigError, match=r"head has no effect, because architecture is never fer_resnet: remove"):
-        search_space.check({"head": Categorical(choices=(0, 8))}, vgg)
+    with pytest.raises(ConfigError, match="stem_stride has no effect, because architecture is never fer_resnet"):
+        search_space.check({"stem_stride": Categorical(choices=(1, 2))}, vgg)

@@ -102,15 +102,17 @@ def fer_resnet(x: Tensor, train: Train) -> Tensor:
 def fer_vgg(x: Tensor, train: Train) -> Tensor:
     """Plain convolutions and max pooling (Simonyan & Zisserman 2015, arXiv 1409.1556) at full resolution.
 
-    Khaireddin & Chen 2021 (arXiv 2105.03588) use such a network for FER-2013. It shares no layer with fer_resnet, so
-    that it makes other mistakes as a teacher.
+    Khaireddin & Chen 2021 (arXiv 2105.03588) use such a network for FER-2013. It is mirror-equivariant like fer_resnet,
+    but has no residual blocks, so that it makes other mistakes as a teacher.
     """
     x = _standardized(x, train)
     for width, count in zip(train.widths, train.blocks, strict=True):
         for _ in range(count):
-            x = _conv_norm(x, width, activation="relu")
+            x = _mirror_conv_norm(x, width, activation="relu", image_input=x.shape[-1] == 1)
         x = layers.MaxPooling2D()(x)
-    return _logits(layers.GlobalAveragePooling2D()(x), train)
+    if train.head:
+        x = _mirror_conv_norm(x, train.head, kernel=1, activation="relu")
+    return _logits(layers.GlobalAveragePooling2D()(x), train, dense=MirrorDense)
 
 
 def _standardized(x: Tensor, train: Train) -> Tensor:

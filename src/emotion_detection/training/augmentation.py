@@ -46,12 +46,13 @@ def batches(
     epoch: int,
     soft_labels: Targets | None = None,
     teach: Teach | None = None,
+    teachers_see: str = "augmented",
 ) -> Iterator[tuple[Images, Targets]]:
     """Yield images u8 (b,48,48,1) and targets f32 (b,7): every face, in an order drawn from (seed, epoch).
 
     soft_labels f32 (v,m,7) are added to the targets of the m augmented faces of each of the epochs 1 to v. Later epochs
     repeat these, because soft labels for other augmented faces do not exist. `teach` labels each batch instead, so that
-    no view repeats.
+    no view repeats: the batch itself, or with teachers_see="moved" its faces before `change` and mixup.
 
     The last batch is filled up with the first faces of the epoch. A smaller batch would make TensorFlow compile twice,
     and an odd batch size can crash it (gradients of separable convolutions by oneDNN in TensorFlow 2.21).
@@ -61,12 +62,15 @@ def batches(
     rng = np.random.default_rng([seed, view])
     steps = -(-len(faces) // batch_size)
     for step, rows in enumerate(np.resize(rng.permutation(len(faces)), (steps, batch_size))):
-        images, batch_targets = augment(faces.images[rows], settings, rng), targets[rows]
+        moved, batch_targets = move(faces.images[rows], settings, rng), targets[rows]
+        images = change(moved, settings, rng)
+        if teach is not None and teachers_see == "moved":
+            batch_targets = batch_targets + teach(moved)
         if settings.mixup:
             images, batch_targets = _mix(images, batch_targets, settings.mixup, rng)
         if soft_labels is not None:
             batch_targets = batch_targets + soft_labels[view - 1, step * batch_size :][:batch_size]
-        if teach is not None:
+        if teach is not None and teachers_see == "augmented":
             batch_targets = batch_targets + teach(images)
         yield images[..., np.newaxis], batch_targets
 
@@ -82,13 +86,23 @@ def _mix(images: Images, targets: Targets, alpha: float, rng: np.random.Generato
 
 def augment(images: Images, settings: Augment, rng: np.random.Generator) -> Images:
     """Augment images u8 (n,48,48), each with its own random values; return u8 (n,48,48)."""
-    augmented = np.empty_like(images)
+    return change(move(images, settings, rng), settings, rng)
+
+
+def move(images: Images, settings: Augment, rng: np.random.Generator) -> Images:
+    """Flip, shift, rotate and scale images u8 (n,48,48); return u8 (n,48,48)."""
+    moved = np.empty_like(images)
     for row, (image, matrix) in enumerate(zip(images, _matrices(images.shape, settings, rng), strict=True)):
-        augmented[row] = cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
-    augmented = _compress(_change_tones(_change_light(augmented, settings, rng), settings, rng), settings, rng)
+        moved[row] = cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
+    return moved
+
+
+def change(images: Images, settings: Augment, rng: np.random.Generator) -> Images:
+    """Change the light of images u8 (n,48,48), blur, compress and partly erase them; return u8 (n,48,48)."""
+    changed = _compress(_change_tones(_change_light(images, settings, rng), settings, rng), settings, rng)
     for erased in np.flatnonzero(rng.random(len(images)) < settings.erase):
-        _erase(augmented[erased], settings, rng)
-    return augmented
+        _erase(changed[erased], settings, rng)
+    return changed
 
 
 def _matrices(shape: tuple[int, ...], settings: Augment, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -153,6 +153,7 @@ class _Trainer:
             epoch=epoch,
             soft_labels=self._soft_labels,
             teach=self._teach,
+            teachers_see=self._train.distillation.teachers_see,
         )
         bar = tqdm(steps, f"epoch {epoch}/{self._train.epochs}", self._steps_per_epoch, unit="batch", leave=False)
         for images, batch_targets in bar:

@@ -21,7 +21,7 @@ CONDITIONS = {
     "blocks": ("architecture", ("fer_resnet", "fer_vgg")),
     "stem_stride": ("architecture", ("fer_resnet",)),
     "standardize": ("architecture", ("fer_resnet", "fer_vgg")),
-    "head": ("architecture", ("fer_resnet",)),
+    "head": ("architecture", ("fer_resnet", "fer_vgg")),
     "momentum": ("optimizer", ("sgd",)),
 }
 
