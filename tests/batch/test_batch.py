@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import struct
 import tarfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -314,6 +316,50 @@ def test_part_of_a_tar_file_does_not_read_the_headers_before_it(tmp_path, pngs):
     found = [picture for part in parts[1:] for picture in read_pictures(source, part)]
     assert [(one.index, one.name, one.content) for one in found] == [
         (index, name, content) for index, (name, content) in enumerate(pngs.items()) if index >= 4
+    ]
+
+
+def test_directory_of_a_zip_file_is_listed_once_for_all_parts(tmp_path, pngs, monkeypatch):
+    names = [f"{number % 7}/{'é' * (number % 3)}{number}.png" for number in range(50)]
+    png = next(iter(pngs.values()))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number, name in enumerate(names):
+            entry = zipfile.ZipInfo(name)
+            entry.extra, entry.comment = struct.pack("<HHB", 0xCAFE, 1, 7) * (number % 2), b"a" * (number % 5)
+            archive.writestr(entry, png + name.encode())
+        archive.comment = b"of the archive"
+    source, listed, create = Storage(str(tmp_path)), [], zipfile.ZipInfo.__init__
+
+    def count(entry, name="", *values):
+        listed.append(name)
+        create(entry, name, *values)
+
+    monkeypatch.setattr(zipfile.ZipInfo, "__init__", count)
+    parts = [plan.Part.parse(part.dump()) for part in divide(source, ["a.zip"], 8)]
+    assert listed == names
+    listed.clear()
+    found = [picture for part in parts for picture in read_pictures(source, part)]
+    assert [(one.index, one.name, one.content) for one in found] == [
+        (index, name, png + name.encode()) for index, name in enumerate(names)
+    ]
+    assert listed == names
+    assert len(parts) == 7
+
+
+def test_part_of_a_zip_file_is_read_without_positions(tmp_path, pngs):
+    """The offsets in this file count from before its start; a plan of an earlier version has no positions."""
+    path, source = tmp_path / "a.zip", Storage(str(tmp_path))
+    with path.open("wb") as stream:
+        stream.write(bytes(1000))  # of a program that unpacked the archive
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, content in pngs.items():
+                archive.writestr(name, content)
+    path.write_bytes(path.read_bytes()[1000:])
+    parts = list(divide(source, ["a.zip"], 4))
+    assert [(part.offset, part.end) for part in parts] == 3 * [(0, 0)]
+    found = [picture for part in parts for picture in read_pictures(source, part)]
+    assert [(one.index, one.name, one.content) for one in found] == [
+        (index, name, content) for index, (name, content) in enumerate(pngs.items())
     ]
 
 

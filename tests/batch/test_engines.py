@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+import emotion_detection
+from emotion_detection import batch
+
 PACKAGES = {"ray": "ray.data", "spark": "pyspark"}
 
 
@@ -45,6 +48,7 @@ def test_killed_worker_is_reported(run_batch, folder, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("package", ["fsspec", "pyarrow"])
 def test_missing_extra_is_named(run_batch, folder, tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setattr(emotion_detection, "batch", batch)  # the command imports it again
     for name in [name for name in sys.modules if name.startswith("emotion_detection.batch")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -33,6 +34,17 @@ import sys
 from emotion_detection.cli import main
 main(["serve", *sys.argv[1:]])
 print("heavy modules:", [name for name in {HEAVY} if name in sys.modules])
+"""
+# A picture that takes longer than any grace, and a body that may arrive as slowly as the machine of the tests is.
+ENDLESS = f"""
+import threading
+from emotion_detection.commands import serve
+from emotion_detection.serving import limits
+from emotion_detection.serving.service import Service
+serve.SHUTDOWN_S = 1
+Service.read = lambda *_, **__: threading.Event().wait()
+limits._Body._remaining_s = lambda _: 3600
+{SERVE}
 """
 
 
@@ -162,13 +174,13 @@ def photo() -> bytes:
 class Started:
     """A process that serves, with what it has printed."""
 
-    def __init__(self, folder: Path, *arguments: str, scheme: str = "http") -> None:
+    def __init__(self, folder: Path, *arguments: str, scheme: str = "http", script: str = SERVE) -> None:
         self.port = free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         flags = ["--port", str(self.port), "--model", str(MODEL), *arguments]
         self._output = (folder / "output").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, *flags],
+            [sys.executable, "-c", script, *flags],
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env=os.environ | {"EMOTION_DETECTION_DEBUG": "1"},
@@ -202,6 +214,19 @@ class Started:
         finally:
             self.process.kill()
             self._output.flush()
+
+
+def recognize_request(photo: bytes) -> bytes:
+    """The bytes of a request to read a picture."""
+    return f"POST /v1/recognize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(photo)}\r\n\r\n".encode() + photo
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection."""
+    content = b""
+    while received := connection.recv(100_000):
+        content += received
+    return content
 
 
 @pytest.fixture(scope="module")
@@ -256,18 +281,16 @@ def test_client_of_triton_finds_faces_and_gets_sentences(started, photo):
 @pytest.mark.slow
 def test_running_request_is_answered_after_sigterm(started, photo):
     """The last test of this server: it ends it."""
-    head = f"POST /v1/recognize HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+    request = recognize_request(photo)
     with socket.create_connection(("127.0.0.1", started.port), timeout=60) as connection:
-        connection.sendall(head + photo[:1000])
+        connection.sendall(request[:1000])
         while "requests_in_progress 2.0" not in httpx.get(f"{started.url}/metrics").text:
             threading.Event().wait(0.05)
         started.process.send_signal(signal.SIGTERM)
         while started.is_listening():
             threading.Event().wait(0.05)
-        connection.sendall(photo[1000:])
-        answer = b""
-        while received := connection.recv(100_000):
-            answer += received
+        connection.sendall(request[1000:])
+        answer = receive_all(connection)
     assert b" 200 " in answer.partition(b"\r\n")[0]
     assert started.end() == 0
     printed = started.output()
@@ -276,6 +299,35 @@ def test_running_request_is_answered_after_sigterm(started, photo):
     assert "Traceback" not in printed
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert lines[-1]["route"] == "/v1/recognize"
+
+
+@pytest.mark.slow
+def test_unanswered_requests_get_a_sentence_at_the_end(tmp_path, photo):
+    """One is read, one waits and one is still arriving; the picture that is read does not hold the process."""
+    server, request = Started(tmp_path, "--drain-s", "0", "--threads", "1", script=ENDLESS), recognize_request(photo)
+    with ExitStack() as stack:
+        stack.callback(server.end)
+        server.wait()
+        address = ("127.0.0.1", server.port)
+        connections = [stack.enter_context(socket.create_connection(address, timeout=120)) for _ in range(3)]
+        for connection, size in zip(connections, (len(request), len(request), 1000), strict=True):
+            connection.sendall(request[:size])
+        metrics = ""
+        while not ("requests_in_progress 4.0" in metrics and "requests_waiting 1.0" in metrics):
+            metrics = httpx.get(f"{server.url}/metrics", timeout=60).text
+        server.process.send_signal(signal.SIGTERM)
+        answers = [receive_all(connection) for connection in connections]
+        assert server.process.wait(120) == 0
+    for answer in answers:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in head.lower()
+        assert json.loads(body) == {"error": "The service is stopping: send the request again."}
+    printed = server.output()
+    assert "The service has stopped." in printed
+    assert "Traceback" not in printed
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines if line.get("route") == "/v1/recognize"] == [503] * 3
 
 
 @pytest.mark.slow

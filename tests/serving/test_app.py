@@ -4,16 +4,19 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 from tests.serving.conftest import connected
+from tests.support.chromium import START_MS, browser_or_skip
+from tests.support.reverse_proxy import free_port, serving
 
 from emotion_detection.errors import UsageError
 from emotion_detection.serving.listening import Listening
 from emotion_detection.serving.request_log import JsonFormatter
-from emotion_detection.serving.tensors import InferRequest
+from emotion_detection.serving.tensors import InferAnswer, InferRequest
 from emotion_detection.serving.tokens import VARIABLE, read_token
 
 TOKEN = "0123456789abcdef-secret"
@@ -44,6 +47,51 @@ def test_pages_of_the_api_load_nothing_from_other_hosts(client, path):
     assert addresses
     for address in addresses:
         assert client.get(address).status_code == 200, address
+
+
+@pytest.mark.slow
+def test_pages_of_the_api_work_in_a_browser_without_another_host(client, photo, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    port, foreign = free_port(), list[str]()
+
+    def refuse(route: Any) -> None:
+        foreign.append(route.request.url)
+        route.abort()
+
+    with browser_or_skip(tmp_path / "photo.jpg") as browser, serving(client.app, port, lifespan="off"):
+        page = browser.new_page()
+        page.set_default_timeout(START_MS)
+        # A request that the policy blocks fails; another one reaches this function.
+        page.route(re.compile("^https?://(?!127)"), refuse)
+        page.goto(f"http://127.0.0.1:{port}/docs")
+        page.locator("#operations-Pictures-recognize .opblock-summary").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.set_input_files("input[type=file]", tmp_path / "photo.jpg")
+        page.get_by_role("button", name="Execute").click()
+        answer = page.locator(".live-responses-table .highlight-code").first.text_content()
+        assert '"faces": 2' in (answer or "")
+        page.goto(f"http://127.0.0.1:{port}/redoc")
+        page.get_by_role("heading", name="Read the faces in one picture or in several").wait_for()
+        page.wait_for_load_state("networkidle")
+    assert foreign == []
+
+
+def test_description_of_the_api_names_what_is_answered(client):
+    about = client.get("/openapi.json").json()
+    operations = [one for path in about["paths"].values() for one in path.values()]
+    assert {tag for one in operations for tag in one["tags"]} == {"Pictures", "Open Inference Protocol (V2)", "Service"}
+    assert "HTTPValidationError" not in json.dumps(about)
+    assert "404" not in about["paths"]["/v1/recognize"]["post"]["responses"]
+    assert "422" not in about["paths"]["/v2/models/{model}"]["get"]["responses"]
+    assert client.post("/v1/recognize?faces=none").json().keys() == {"error"}
+    for path in ("/v2/health/ready", "/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"):
+        responses = about["paths"][path]["get"]["responses"]
+        assert responses["503"]["content"] == responses["200"]["content"]
+    example = about["paths"]["/v2/models/{model}/infer"]["post"]["responses"]["200"]["content"]["application/json"]
+    TypeAdapter(InferAnswer).validate_python(example["example"])
+    schema = about["paths"]["/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    name = schema["$ref"].rpartition("/")[2]
+    assert about["components"]["schemas"][name]["properties"].keys() == client.get("/").json().keys()
 
 
 def test_description_of_the_api_has_no_loose_ends(client):

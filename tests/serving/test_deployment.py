@@ -8,17 +8,20 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from tests.serving.conftest import connected
 from tests.support.namespaces import UNSHARE, has_namespaces
 from tests.support.paths import ROOT
 from tests.support.reverse_proxy import free_port
 
 from emotion_detection.cli import app
+from emotion_detection.inference.pretrained import MODEL
 
 FOLDER = ROOT / "deploy" / "service"
 BOARD = FOLDER / "grafana" / "dashboards" / "service.json"
@@ -177,26 +180,69 @@ def test_probes_and_metrics_have_addresses():
     assert target == f"{load('compose.yaml')['services']['serve']['hostname']}:8000"
 
 
-def test_board_and_alerts_use_metrics_that_exist():
-    with connected() as client:
-        client.get("/")
-        text = client.get("/metrics").text
-    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
-    exist = {name for name, kind in kinds.items() if kind != "histogram"}
-    exist |= {f"{name}_bucket" for name, kind in kinds.items() if kind == "histogram"}
-    board = json.loads(BOARD.read_text())
-    shown = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    rules = [rule["expr"] for group in load("alerts.yml")["groups"] for rule in group["rules"]]
-    for expression in shown + rules:
-        names = set(re.findall(r"\bemotion_detection_\w+", expression))
-        assert names <= exist, expression
+@pytest.fixture(scope="module")
+def samples(photo) -> dict[str, list[dict[str, str]]]:
+    """The labels of all samples by their name, as a service with a challenger prints them after some requests."""
+    with connected(shadow=str(MODEL), shadow_share=1) as client:
+        for path in ("/", "/metrics", "/v2/health/live", "/v2/health/ready"):
+            client.get(path)
+        client.post("/v1/recognize", content=photo)
+        text = ""
+        while 'shadow_requests_total{result="compared"} 1.0' not in text:
+            threading.Event().wait(0.05)  # the challenger has the lowest priority
+            text = client.get("/metrics").text
+    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {name: [one.labels for one in found if one.name == name] for name in {one.name for one in found}}
+
+
+def board_panels() -> list[Any]:
+    return list(json.loads(BOARD.read_text())["panels"])
+
+
+def shown() -> list[tuple[str, str]]:
+    """The expressions of the board and the legends that name their labels."""
+    return [(one["expr"], one["legendFormat"]) for panel in board_panels() for one in panel["targets"]]
+
+
+def alerts() -> dict[str, str]:
+    return {rule["alert"]: rule["expr"] for group in load("alerts.yml")["groups"] for rule in group["rules"]}
+
+
+def test_board_and_alerts_use_metrics_and_labels_that_exist(samples):
+    expressions = [(expression, "") for expression in alerts().values()] + shown()
+    for expression, legend in expressions:
+        selectors = re.findall(r"\b(emotion_detection_\w+)(?:{(.*?)})?", expression)
+        assert len(selectors) == expression.count("emotion_detection_")
+        grouped = {label for labels in re.findall(r"by \((.*?)\)", expression) for label in labels.split(", ")}
+        for name, matchers in selectors:
+            assert name in samples, expression
+            wanted = grouped | set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', matchers))
+            assert all(wanted <= labels.keys() for labels in samples[name]), expression
+        assert set(re.findall(r"{{(\w+)}}", legend)) <= grouped, expression
         assert expression.count("(") == expression.count(")")
-    assert set(re.findall(r'route!~?"(/metrics)', " ".join(shown + rules))) == {"/metrics"}
+    jobs = set(re.findall(r'job="(.*?)"', str(expressions)))
+    assert jobs == {load("prometheus.yml")["scrape_configs"][0]["job_name"]}
 
 
-def test_probes_do_not_dilute_the_share_of_failed_requests():
-    rules = {rule["alert"]: rule["expr"] for rule in load("alerts.yml")["groups"][0]["rules"]}
-    assert rules["RequestsFail"].count('route!~"/v2/health/.*|/metrics"') == 2
+def test_table_of_emotions_has_the_labels_of_its_query(samples):
+    (panel,) = [panel for panel in board_panels() if panel["type"] == "table"]
+    (matrix,) = panel["transformations"]
+    labels = {matrix["options"]["rowField"], matrix["options"]["columnField"]}
+    assert all(one.keys() == labels for one in samples["emotion_detection_shadow_faces_total"])
+
+
+def test_rates_and_latencies_leave_probes_out(samples):
+    """Probes are many and fast: they would hide requests that fail or are slow."""
+    probes, others = {"/metrics", "/v2/health/live", "/v2/health/ready"}, {"/", "/v1/recognize"}
+    assert {labels["route"] for labels in samples["emotion_detection_requests_total"]} == probes | others
+    text = str([*alerts().values(), *shown()])
+    selectors = re.findall(r"emotion_detection_request(?:s_total|_seconds_bucket)(?:{(.*?)})?", text)
+    assert len(selectors) == 7
+    for selector in selectors:
+        pattern = re.search(r'route!~"(.*?)"', selector)
+        assert pattern, selectors
+        assert all(re.fullmatch(pattern[1], route) for route in probes)
+        assert not any(re.fullmatch(pattern[1], route) for route in others)
 
 
 def test_image_keeps_what_a_registry_in_a_file_needs():

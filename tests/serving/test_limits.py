@@ -184,6 +184,31 @@ def test_connection_of_a_client_that_does_not_read_is_closed(monkeypatch):
         assert ended.wait(60)
 
 
+def test_end_waits_for_a_picture_as_long_as_it_is_told():
+    """Also if nobody waits for the picture any more."""
+    reading, free = threading.Event(), threading.Event()
+
+    async def stays() -> bool:
+        return False
+
+    def read() -> None:
+        reading.set()
+        free.wait(60)
+
+    async def cancel(gate: Gate) -> None:
+        request = asyncio.create_task(gate.run("a", read, size=1, left=stays))
+        await asyncio.to_thread(reading.wait)
+        request.cancel()
+
+    gate = Gate(Limits(threads=1))
+    try:
+        asyncio.run(cancel(gate))
+        assert gate.close(0.1) is False
+    finally:
+        free.set()
+    assert gate.close() is True
+
+
 def test_request_of_a_client_that_has_left_is_not_read():
     async def has_left() -> bool:
         return True

@@ -1,6 +1,8 @@
 """Read the encoded pictures of a part, one after the other. What cannot be read is a picture with a reason."""
 
 import gzip
+import os
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -77,13 +79,8 @@ def _checked(source: str, content: bytes, index: int = 0, name: str | None = Non
 
 
 def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
-    # The directory of a shard that could be counted is checked already, and checking takes time.
-    archive = (
-        open_zip(stream, Path(part.shard), MAX_DIRECTORY_BYTES, TOO_MANY)
-        if part.count is None
-        else zipfile.ZipFile(stream)
-    )
-    for index, entry in list(enumerate(archive.infolist()))[part.start : part.stop]:
+    archive, entries = _list_zip(stream, part)
+    for index, entry in enumerate(entries, part.start):
         if entry.is_dir() or not is_visible(entry.filename):
             continue
         try:
@@ -94,6 +91,55 @@ def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
                     yield _checked(part.shard, content, index, entry.filename)
         except READ_ERRORS as error:
             yield Picture(part.shard, None, index, entry.filename, _reason(error))
+
+
+def _list_zip(stream: BinaryIO, part: Part) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    """The archive, and the entries of the part. Only these are read if their position is known."""
+    if part.end:
+        archive = zipfile.ZipFile(_PartOfZip(stream, part))
+        return archive, archive.infolist()
+    # The directory of a shard that could be counted is checked already, and checking takes time.
+    if part.count is None:
+        archive = open_zip(stream, Path(part.shard), MAX_DIRECTORY_BYTES, TOO_MANY)
+    else:
+        archive = zipfile.ZipFile(stream)
+    return archive, archive.infolist()[part.start : part.stop]
+
+
+class _PartOfZip:
+    """A zip file whose directory lists the files of a part only: it ends after them, in an end record of its own."""
+
+    def __init__(self, stream: BinaryIO, part: Part) -> None:
+        self._stream, self._end, self._position = stream, part.end, 0
+        size, count = part.end - part.offset, part.count
+        # The record of large files, where it is, and the usual record that refers to it (APPNOTE 4.3.14 to 4.3.16).
+        self._record = (
+            struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, part.offset)
+            + struct.pack("<4sLQL", b"PK\6\7", 0, part.end, 1)
+            + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+        )
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        ends = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end + len(self._record)}
+        self._position = ends[whence] + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        if self._position < self._end:
+            self._stream.seek(self._position)
+            rest = self._end - self._position
+            content = self._stream.read(rest if size < 0 else min(size, rest))
+        else:
+            start = self._position - self._end
+            content = self._record[start : None if size < 0 else start + size]
+        self._position += len(content)
+        return content
 
 
 def _read_tar(stream: BinaryIO, part: Part) -> Iterator[Picture]:

@@ -7,6 +7,8 @@ means the same pictures after a restart.
 import json
 import os
 import re
+import struct
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +20,7 @@ from emotion_detection.batch.parquet_shards import open_parquet
 from emotion_detection.batch.storage import Storage
 from emotion_detection.data.archives import READ_ERRORS
 from emotion_detection.data.tar_files import list_files
-from emotion_detection.data.zip_files import open_zip
+from emotion_detection.data.zip_files import UTF8, open_zip
 from emotion_detection.decoding.images import HEAD_BYTES, SUFFIXES, is_picture
 from emotion_detection.errors import DataError, UsageError
 
@@ -26,6 +28,8 @@ SHARDS = (".zip", ".tar", ".tar.gz", ".tgz", ".parquet")
 MAX_SHARD_BYTES = 1 << 36  # unpacked
 MAX_DIRECTORY_BYTES = 1 << 26  # of a zip file: about half a million files
 BRACES = re.compile(r"\{(?P<first>\d+)\.\.(?P<last>\d+)\}")  # of WebDataset: faces-{000..099}.tar
+ENTRY = struct.Struct("<42xL")  # of the directory of a zip file, before its name: the position of the file
+AFTER_ENTRIES = (b"PK\5\6", b"PK\6\6")  # what follows the last entry: the end record, or that of large files
 TOO_MANY = "lists more files than can be read: divide it into smaller archives"
 MAX_BRACES = 1_000_000
 WILDCARD = re.compile(r"[*?\[]")
@@ -36,8 +40,9 @@ class Part:
     """Pictures that are read together: files, or the files or rows [start, stop) of a shard.
 
     Names are relative to the source. A `stop` of None means the end of the shard. `count` is the number of files or
-    rows; it is None for a shard that cannot be counted without reading it. `offset` is the position of the first file's
-    header in a tar file, so that the headers before it are not read again; 0 is unknown.
+    rows; it is None for a shard that cannot be counted without reading it. `offset` is where a shard describes the
+    first file, so that the descriptions before it are not read again: the position of its header in a tar file, or of
+    its entry in the directory of a zip file, in which the entries of the part end before `end`. 0 is unknown.
     """
 
     pictures: tuple[str, ...] = ()
@@ -46,6 +51,7 @@ class Part:
     stop: int | None = None
     count: int | None = None
     offset: int = 0
+    end: int = 0
 
     def dump(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if value})
@@ -208,20 +214,23 @@ def _shard_parts(source: Storage, name: str, part_size: int) -> Iterator[Part]:
         is_last = start + part_size >= count
         size = min(part_size, count - start)
         stop = None if is_last else start + size
-        yield Part(shard=name, start=start, stop=stop, count=size, offset=positions.get(start, 0))
+        offset, end = positions.get(start, 0), positions.get(start + size, 0)
+        yield Part(shard=name, start=start, stop=stop, count=size, offset=offset, end=end)
 
 
 def _count(source: Storage, name: str, part_size: int, positions: dict[int, int]) -> int | None:
     """The number of files or rows; None for a damaged shard, and if counting would mean reading all of it.
 
-    Puts the position of the header of each part's first file in a tar file into `positions`, by the file's number.
-    Raises StoreError if a server does not respond.
+    Puts the position of the header of each part's first file in a tar file, or of its entry in a zip file, into
+    `positions`, by the file's number. Raises StoreError if a server does not respond.
     """
     try:
         with source.open(name) as stream:
             kind = shard_kind(stream)
             if kind == "zip":
-                return len(open_zip(stream, Path(name), MAX_DIRECTORY_BYTES, TOO_MANY).infolist())
+                archive = open_zip(stream, Path(name), MAX_DIRECTORY_BYTES, TOO_MANY)
+                positions.update(_entry_positions(archive, stream, part_size))
+                return len(archive.infolist())
             if kind == "parquet":
                 return _rows(stream)
             if kind == "tar" and source.is_local:
@@ -233,6 +242,26 @@ def _count(source: Storage, name: str, part_size: int, positions: dict[int, int]
     except (DataError, *READ_ERRORS):
         return None
     return None
+
+
+def _entry_positions(archive: zipfile.ZipFile, stream: Any, part_size: int) -> dict[int, int]:
+    """The position in the directory of each part's first entry and of the end, by the number of the entry.
+
+    It is empty if the directory counts from another position than the start of the file, or does not end where its
+    entries end.
+    """
+    entries, position = archive.infolist(), archive.start_dir
+    stream.seek(position)
+    if not entries or ENTRY.unpack(stream.read(ENTRY.size))[0] != entries[0].header_offset:
+        return {}
+    positions = {0: position}
+    for number, entry in enumerate(entries, 1):
+        name = entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF8 else "cp437")
+        position += ENTRY.size + len(name) + len(entry.extra) + len(entry.comment)
+        if number % part_size == 0 or number == len(entries):
+            positions[number] = position
+    stream.seek(position)
+    return positions if stream.read(len(AFTER_ENTRIES[0])) in AFTER_ENTRIES else {}
 
 
 def shard_kind(stream: Any) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 MEGA = 1_000_000
-SHUTDOWN_S = 25  # for the requests that run; orchestrators kill after 30 s
+SHUTDOWN_S = 25  # for the requests that run; deploy/service kills after 40 s, with the drain and the end
 KEEP_ALIVE_S = 30  # of an idle connection; load balancers keep some
 WORKER_S = 60  # a worker that does not respond for so long is replaced
 
@@ -134,15 +134,15 @@ def _run(settings: Settings, workers: int) -> None:
     from uvicorn.supervisors import Multiprocess
 
     config = _config(settings, workers)  # takes seconds; until then, SIGTERM ends the process as usual
-    with tempfile.TemporaryDirectory(prefix="emotion-detection-") as folder, _sigterm_is_an_end():
-        if workers > 1:
-            os.environ[METRICS_FOLDER] = folder  # read when prometheus_client is imported, in the workers
-        url = settings.listening.url
+    url = settings.listening.url
+    with _sigterm_is_an_end():
         print(f"Serving {settings.model} on {url}; {url}/docs explains it. Ctrl-C stops it.", file=sys.stderr)
-        if workers > 1:
-            Multiprocess(config, sockets=[config.bind_socket()]).run()
-        else:
+        if workers == 1:
             uvicorn.Server(config).run()
+            return
+        with tempfile.TemporaryDirectory(prefix="emotion-detection-") as folder:
+            os.environ[METRICS_FOLDER] = folder  # read when prometheus_client is imported, in the workers
+            Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 
 def _check_models(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from emotion_detection.serving.refusals import headers_of, status_of
 from emotion_detection.serving.served_model import NotReadyError
 
 FAILED = "The service could not answer this request. Its log names the error."
+STOPPING = "The service is stopping: send the request again."
 
 LOADING = "No model is loaded yet: try again in a moment."  # why is in the log, as it may contain names of servers
 

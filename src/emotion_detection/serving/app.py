@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -10,13 +11,15 @@ from importlib.metadata import version as installed_version
 from types import FrameType
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emotion_detection.errors import EmotionDetectionError
 from emotion_detection.serving import NO_TELEMETRY
@@ -25,7 +28,7 @@ from emotion_detection.serving.answers import handle_http, handle_known, handle_
 from emotion_detection.serving.comparison import Comparison
 from emotion_detection.serving.limits import LimitMiddleware
 from emotion_detection.serving.plain_api import PlainApi
-from emotion_detection.serving.protocol import FAILURES, Protocol
+from emotion_detection.serving.protocol import Error, Protocol
 from emotion_detection.serving.refusals import RequestError
 from emotion_detection.serving.request_log import JsonFormatter, RequestLogMiddleware, Write, write_line
 from emotion_detection.serving.service import Service
@@ -35,6 +38,47 @@ from emotion_detection.serving.tokens import TokenMiddleware
 
 DESCRIPTION = "Reads facial expressions. It reads expressions, not feelings: nobody can see feelings in a picture."
 SCHEMA = "#/components/schemas/{model}"
+FOREIGN = SCHEMA.format(model="HTTPValidationError")
+POLICY = b"default-src 'self' 'unsafe-inline' data: blob:"
+CLOSE_S = 2  # after the last answer, for a picture that nobody waits for any more
+
+
+class AboutModel(BaseModel):
+    """The model that is served."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class About(BaseModel):
+    """What the service is, and where its parts are."""
+
+    name: str = "emotion-detection"
+    description: str = DESCRIPTION
+    version: str = installed_version("emotion-detection")
+    model: AboutModel | None
+    ready: bool
+    documentation: str = "/docs"
+    recognize: str = "/v1/recognize"
+    open_inference_protocol: str = "/v2"
+    metrics: str = "/metrics"
+
+
+class PolicyMiddleware:
+    """Keeps pages from loading anything from other hosts: that of ReDoc would load a logo."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", []), (b"content-security-policy", POLICY)]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_policy)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -46,17 +90,20 @@ def create_app(settings: Settings) -> FastAPI:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # the sender gets the error
-    return build_app(Service(settings))
+    return build_app(Service(settings), give_up=_end_process)
 
 
-def build_app(service: Service, *, write: Write = write_line) -> FastAPI:
-    """The app for a service, which it starts and closes. write: gets a dictionary for each answered request."""
+def build_app(service: Service, *, write: Write = write_line, give_up: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app for a service, which it starts and closes.
+
+    write: gets a dictionary for each answered request. give_up: called if a picture is still being read after CLOSE_S.
+    """
     listening = service.settings.listening
     app: FastAPI = FastAPIOffline(
         title="Emotion detection",
         description=DESCRIPTION,
         version=installed_version("emotion-detection"),
-        lifespan=_lifespan(service),
+        lifespan=_lifespan(service, give_up),
         telemetry=NO_TELEMETRY,
     )
     app.openapi = lambda: openapi(app, with_token=service.settings.token is not None)  # type: ignore[method-assign]
@@ -68,6 +115,7 @@ def build_app(service: Service, *, write: Write = write_line) -> FastAPI:
         app.add_exception_handler(error, handler)
     add_routes(app, service)
     # The last one is called first.
+    app.add_middleware(PolicyMiddleware)
     app.add_middleware(LimitMiddleware, limits=service.limits)
     if service.settings.token is not None:
         app.add_middleware(TokenMiddleware, token=service.settings.token)
@@ -83,19 +131,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     async def about() -> Response:
         model = service.served.current if service.served.ready else None
-        return JSONResponse(
-            {
-                "name": "emotion-detection",
-                "description": DESCRIPTION,
-                "version": installed_version("emotion-detection"),
-                "model": model and {"name": model.name, "version": model.version, "sha256": model.sha256},
-                "ready": service.ready,
-                "documentation": "/docs",
-                "recognize": "/v1/recognize",
-                "open_inference_protocol": "/v2",
-                "metrics": "/metrics",
-            }
-        )
+        named = AboutModel(name=model.name, version=model.version, sha256=model.sha256) if model else None
+        return JSONResponse(About(model=named, ready=service.ready).model_dump())
 
     async def metrics() -> Response:
         content = await asyncio.to_thread(service.metrics_text)
@@ -106,27 +143,39 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise RequestError(404, "There is no challenger: start the service with --shadow.")
         return Response(service.shadow.evidence().model_dump_json(), media_type="application/json")
 
-    app.add_api_route("/", about, summary="What this is", operation_id="about", response_model=None)
     app.include_router(PlainApi(service).router)
     app.include_router(Protocol(service).router)
-    app.add_api_route(
+    router = APIRouter(tags=["Service"])
+    router.add_api_route(
+        "/", about, summary="What this is", operation_id="about", responses={200: {"model": About}}, response_model=None
+    )
+    router.add_api_route(
         "/v1/shadow",
         shadow,
         summary="How far champion and challenger agree",
         operation_id="shadow",
-        responses={200: {"model": Comparison}, 404: FAILURES[404]},
+        responses={200: {"model": Comparison}, 404: {"model": Error, "description": "There is no challenger"}},
         response_model=None,
     )
-    app.add_api_route(
+    router.add_api_route(
         "/metrics", metrics, summary="For Prometheus", operation_id="metrics", response_class=PlainTextResponse
     )
+    app.include_router(router)
 
 
 def openapi(app: FastAPI, *, with_token: bool) -> dict[str, Any]:
-    """The description of the API, with the bodies that the routes read themselves."""
+    """The description of the API, with the bodies that the routes read themselves.
+
+    FastAPI adds its own answer to a wrong parameter, which this service never gives: see `handle_validation`.
+    """
     if app.openapi_schema is None:
         about = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = about["components"]["schemas"]
+        for schema in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(schema, None)
+        for operation in (one for path in about["paths"].values() for one in path.values()):
+            if FOREIGN in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
         schemas |= models_json_schema([(InferRequest, "validation")], ref_template=SCHEMA)[1]["$defs"]
         if with_token:
             about["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -135,7 +184,7 @@ def openapi(app: FastAPI, *, with_token: bool) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+def _lifespan(service: Service, give_up: Callable[[], None]) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
@@ -143,9 +192,16 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
         try:
             yield
         finally:
-            await asyncio.to_thread(service.close)
+            if not await asyncio.to_thread(service.close, CLOSE_S):
+                give_up()
 
     return lifespan
+
+
+def _end_process() -> None:
+    """End this process although a thread reads a picture. Python's own end would wait for it, however long it takes."""
+    print("The service has stopped. A picture that nobody waits for was still being read.", file=sys.stderr, flush=True)
+    os._exit(0)
 
 
 def _drain_on_sigterm(service: Service) -> None:

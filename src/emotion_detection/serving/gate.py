@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -32,6 +32,7 @@ class Gate:
         self._free_for_large = asyncio.Semaphore(max(limits.threads - 1, 1))
         self._clients: Counter[str] = Counter()  # requests that wait or are read
         self._pool = ThreadPoolExecutor(limits.threads, "reader")
+        self._running: set[Future[Any]] = set()  # also what nobody waits for any more
 
     async def run(
         self, client: str, work: Callable[[], Result], *, size: int, left: Callable[[], Awaitable[bool]]
@@ -49,12 +50,18 @@ class Gate:
                 try:
                     if await left():
                         raise ClientDisconnect
-                    return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                    return await asyncio.wrap_future(self._submit(work))
                 finally:
                     self._free.release()
         finally:
             self._clients[client] -= 1
             self._clients += Counter()  # forgets clients without requests
+
+    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
+        future = self._pool.submit(work)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
 
     def _check(self, client: str) -> None:
         if self._clients.total() >= self._limits.threads + self._limits.queue:
@@ -69,6 +76,10 @@ class Gate:
         for done in [self._pool.submit(lambda: (together.wait(), work())) for _ in range(threads)]:
             done.result()
 
-    def close(self) -> None:
-        """Wait for the work that runs, however long it takes: C++ code must not run at exit."""
-        self._pool.shutdown(cancel_futures=True)
+    def close(self, wait_s: float | None = None) -> bool:
+        """Wait for the work that runs, by default however long it takes, and return whether it has ended.
+
+        Only os._exit may end the process before: C++ code must not run while Python ends.
+        """
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return not wait(self._running, wait_s).not_done

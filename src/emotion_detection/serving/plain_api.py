@@ -115,7 +115,10 @@ class PlainApi:
             operation_id="recognize",
             summary="Read the faces in one picture or in several",
             description=DESCRIPTION,
-            responses={200: {"model": Recognized, "content": {"application/json": {"example": EXAMPLE}}}, **FAILURES},
+            responses={
+                200: {"model": Recognized, "content": {"application/json": {"example": EXAMPLE}}},
+                **{status: FAILURES[status] for status in FAILURES if status != 404},
+            },
             response_model=None,
             openapi_extra={"requestBody": REQUEST_BODY},
         )

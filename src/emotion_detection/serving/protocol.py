@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from emotion_detection.emotions import EMOTIONS, IMAGE_SIZE
 from emotion_detection.errors import shorten
@@ -40,10 +40,14 @@ PICTURE = TensorType("picture", "INT32", (-1,))
 BOX = TensorType("box", "INT32", (-1, 4))
 
 
+ModelName = Annotated[str, Path(description="`faces`, or the name of the registered model", examples=["faces"])]
+Version = Annotated[str, Path(description="The version that is served: / names it")]
+
+
 class Error(BaseModel):
     """Why a request failed, in one sentence."""
 
-    error: str
+    error: str = Field(examples=["One sentence with the reason."])
 
 
 class Live(BaseModel):
@@ -172,20 +176,36 @@ EXAMPLE = {
     "inputs": [{"name": "faces", "shape": [1, IMAGE_SIZE, IMAGE_SIZE, 1], "datatype": "UINT8", "data": [128] * PIXELS}],
     "outputs": [{"name": "emotion"}, {"name": "probabilities"}],
 }
+EXAMPLE_ANSWER = {
+    "model_name": "emotion-detection",
+    "model_version": "1",
+    "id": "1",
+    "parameters": {"source": "models:/emotion-detection/1", "sha256": 64 * "0"},
+    "outputs": [
+        {"name": "emotion", "shape": [1], "datatype": "BYTES", "data": ["happy"]},
+        {
+            "name": "probabilities",
+            "shape": [1, len(EMOTIONS)],
+            "datatype": "FP32",
+            "data": [0.97 if emotion == "happy" else 0.005 for emotion in EMOTIONS],
+        },
+    ],
+}
 # Binary tensors are in the description only: generated clients know bodies of one type.
 REQUEST_BODY = {
     "required": True,
     "content": {JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}, "example": EXAMPLE}},
 }
 FAILURES: dict[int | str, dict[str, Any]] = {
-    400: {"model": Error, "description": "The request does not fit the model"},
+    400: {"model": Error, "description": "The request is malformed or does not fit the model"},
     401: {"model": Error, "description": "The bearer token is missing or wrong"},
     404: {"model": Error, "description": "There is no such model or version"},
     408: {"model": Error, "description": "The body did not arrive in time"},
     413: {"model": Error, "description": "A body, picture or tensor is too large"},
+    415: {"model": Error, "description": "The body is compressed or of another kind"},
     422: {"model": Error, "description": "A picture cannot be read"},
     429: {"model": Error, "description": "Too many requests of this client wait"},
-    503: {"model": Error, "description": "Too many requests wait, or no model is loaded yet"},
+    503: {"model": Error, "description": "Too many requests wait, no model is loaded yet, or the service is stopping"},
 }
 
 
@@ -210,6 +230,8 @@ class Protocol:
         responses: dict[int | str, dict[str, Any]] = {200: {"model": answer}}
         if "{model}" in path:
             responses |= {status: FAILURES[status] for status in (404, 503)}
+        if path.endswith("/ready"):
+            responses[503] = {"model": answer, "description": "`ready` is false"}
         self.router.add_api_route(
             path,
             function,
@@ -227,7 +249,7 @@ class Protocol:
             summary=summary,
             description=DESCRIPTION,
             operation_id=function.__name__,
-            responses={200: {"model": InferAnswer}, **FAILURES},
+            responses={200: {"model": InferAnswer, "content": {JSON: {"example": EXAMPLE_ANSWER}}}, **FAILURES},
             response_model=None,
             openapi_extra={"requestBody": REQUEST_BODY},
         )
@@ -244,22 +266,22 @@ class Protocol:
         about = {"name": "emotion-detection", "version": version, "extensions": ["binary_tensor_data"]}
         return JSONResponse(about)
 
-    async def model_ready(self, model: str) -> Response:
+    async def model_ready(self, model: ModelName) -> Response:
         return self._ready(model, None)
 
-    async def version_ready(self, model: str, version: str) -> Response:
+    async def version_ready(self, model: ModelName, version: Version) -> Response:
         return self._ready(model, version)
 
-    async def model(self, model: str) -> Response:
+    async def model(self, model: ModelName) -> Response:
         return self._metadata(model, None)
 
-    async def version(self, model: str, version: str) -> Response:
+    async def version(self, model: ModelName, version: Version) -> Response:
         return self._metadata(model, version)
 
-    async def infer(self, request: Request, model: str) -> Response:
+    async def infer(self, request: Request, model: ModelName) -> Response:
         return await self._infer(request, model, None)
 
-    async def infer_version(self, request: Request, model: str, version: str) -> Response:
+    async def infer_version(self, request: Request, model: ModelName, version: Version) -> Response:
         return await self._infer(request, model, version)
 
     def _ready(self, model: str, version: str | None) -> Response:

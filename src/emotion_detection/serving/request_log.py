@@ -1,5 +1,6 @@
 """One line of JSON for each request, with an ID and without any picture; and the answer to an unexpected error."""
 
+import asyncio
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emotion_detection.errors import DEBUG, shorten
 from emotion_detection.serving.access import header_values
-from emotion_detection.serving.answers import FAILED, send_error
+from emotion_detection.serving.answers import FAILED, STOPPING, send_error
 from emotion_detection.serving.limits import client_name
 from emotion_detection.serving.metrics import Metrics
 
@@ -62,6 +63,9 @@ class RequestLogMiddleware:
                 await self.app(scope, receive, answer.send)
             except ClientDisconnect:  # nobody waits for an answer
                 pass
+            except asyncio.CancelledError:  # by the server, at its end
+                if not answer.status:
+                    await send_error(answer.send, 503, STOPPING)
             except Exception as error:
                 log_failure(scope, answer.id, error)
                 if not answer.status:

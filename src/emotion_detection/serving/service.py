@@ -41,12 +41,14 @@ class Service(Reader):
         if self.shadow:
             self.shadow.follow()
 
-    def close(self) -> None:
-        """End all threads."""
-        self.gate.close()
+    def close(self, wait_s: float | None = None) -> bool:
+        """End all threads. Return whether what is being read has ended within `wait_s`, by default at any time."""
+        if not self.gate.close(wait_s):
+            return False
         self.served.close()
         if self.shadow:
             self.shadow.close()
+        return True
 
     @property
     def ready(self) -> bool:
