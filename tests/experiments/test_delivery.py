@@ -1,6 +1,8 @@
 """Runs and models that a dead store does not stop: all is delivered once, with its original times."""
 
+import json
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,14 +13,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST
 from requests import ConnectionError as RefusedError
 from requests import HTTPError, Response, Timeout
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
-from tests.support.faulty_server import ERROR, FAULTS, REFUSED, SILENT, UNAUTHORIZED, proxy
+from tests.support import postgres
+from tests.support.faulty_server import ERROR, FAULTS, FROZEN, HEALTHY, REFUSED, SILENT, UNAUTHORIZED, proxy
 
 from emotion_detection.commands.sync import sync
 from emotion_detection.errors import StoreError
 from emotion_detection.experiments import calls, delivery, journal, outages, references, runs
 from emotion_detection.experiments.delivery import LOCAL_ID, locate, stage_run
-from emotion_detection.experiments.journal import exclusive_delivery, journal_of, journals
+from emotion_detection.experiments.journal import RECORDS, exclusive_delivery, journal_of, journals
 from emotion_detection.experiments.outages import OutageError, is_outage
 
 ID = "0" * 32
@@ -29,6 +33,7 @@ REASONS = {
     UNAUTHORIZED: "it refuses the login, HTTP status 401",
 }
 ROWS = [{"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch, "val_macro_f1": 0.1} for epoch in range(1, 5)]
+HANG_S = 400  # after this time, a training with a frozen store hangs
 FACES = (np.zeros((3, 48, 48), np.uint8), np.zeros(3, np.uint8))
 
 
@@ -390,7 +395,59 @@ def test_run_that_was_deleted_meanwhile_is_named(switch, tmp_path, capsys):
     mlflow.MlflowClient().delete_run(run_id)
     with pytest.raises(StoreError, match="1 of 1 runs still wait"):
         sync()
-    assert f"does not contain the run {run_id}: restore it in MLflow's page, or delete" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"run {run_id}: ")
+    assert "does not contain this run: restore it in MLflow's page, or delete" in printed
+
+
+@pytest.mark.parametrize(
+    "line", [{"kind": "heartbeat", "content": {}}, {"kind": "metrics", "content": {"step": 5}}], ids=["kind", "content"]
+)
+def test_call_that_this_version_does_not_know_keeps_its_journal_only(switch, tmp_path, capsys, line):
+    switch.kill()
+    train(tmp_path)
+    train(tmp_path, run_id="1" * 32)
+    records = journal_of(ID).folder / RECORDS
+    with records.open("a") as stream:
+        stream.write(f"\n{json.dumps(line | {'at': 1})}\n")
+    before = records.read_bytes()
+    switch.revive()
+    with pytest.raises(StoreError, match="1 of 2 runs still wait"):
+        sync()
+    (sentence,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith(f"run {ID}: ")]
+    assert f"{records} is damaged or written by a newer version" in sentence
+    assert f"{line['kind']!r}: use the version of emotion-detection that has written it, or delete" in sentence
+    assert records.read_bytes() == before
+    assert [run.data.tags[LOCAL_ID] for run in all_runs()] == ["1" * 32]
+    evaluate(ID, tmp_path)  # in the order of the calls
+    assert records.read_bytes().startswith(before)
+    assert len(records.read_bytes()) > len(before)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("frozen_from", [0, 3])
+def test_database_that_freezes_gets_the_rest_later(store, tmp_path, monkeypatch, frozen_from):  # noqa: ARG001
+    """It accepts connections and keeps them, and never answers."""
+    monkeypatch.setattr(runs, "EPOCH_TIMEOUT_S", 2)
+
+    def freeze(epoch):
+        if epoch == frozen_from:
+            front.fault = FROZEN
+
+    with postgres.server() as address, proxy(make_url(address).port or 0) as front, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", make_url(address).set(port=front.port).render_as_string(False))
+        runs.connect()
+        freeze(0)
+        training = pool.submit(train, tmp_path, before=freeze)
+        try:
+            training.result(HANG_S)
+        finally:
+            front.fault = HEALTHY  # it also ends a training that hangs
+        assert len(journals()) == 1
+        sync()
+        check_complete()
+        assert not journals()
 
 
 def test_what_waits_for_another_store_is_named_and_kept(switch, tmp_path, monkeypatch, capsys, caplog):
@@ -494,6 +551,9 @@ def test_which_answers_are_outages(status, expected, monkeypatch):
 def test_limits_of_requests_are_restored(monkeypatch):
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "8")
     with outages.bounded(3):
+        assert os.environ["PGCONNECT_TIMEOUT"] == "3"
         assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 0
     assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 9
+    assert os.environ["PGCONNECT_TIMEOUT"] == "8"

@@ -208,6 +208,18 @@ def test_run_without_records_is_described(project):
     assert found["parents"] == []
 
 
+def test_former_challenger_is_described_with_what_a_service_has_counted(project):
+    number = register(train())
+    before = "\n".join(format_record(look_up(f"models:/{NAME}/{number}", project)))
+    shadow = {"champion": "models:/tried/7", "faces": 9, "agreement": 0.5, "counts": [[1]]}
+    mlflow.MlflowClient().set_model_version_tag(NAME, str(number), "shadow", json.dumps(shadow))
+    found = look_up(f"models:/{NAME}/{number}", project)
+    assert found["shadow"] == shadow
+    line = "  as challenger champion models:/tried/7, faces 9, agreement 0.5"
+    assert line in format_record(found)
+    assert "as challenger" not in before
+
+
 def test_version_whose_run_is_gone_is_described(project):
     run_id = train()
     number = register(run_id)

@@ -5,14 +5,17 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from tests.support.paths import PRETRAINED
 from tests.support.results import results
 
-from emotion_detection.reporting.evidence import evidence_rows, megabytes
+from emotion_detection.emotions import EMOTIONS
+from emotion_detection.reporting.evidence import describe_shadow, evidence_rows, megabytes, shadow_rows
 from emotion_detection.reporting.model_card import CardSubject, card_text, find_subject, model_card
 from emotion_detection.reporting.results import Origin, Results
+from emotion_detection.serving.comparison import Comparison
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,61 @@ def test_card_of_another_version_has_its_own_facts(drawn):
 def test_damaged_evidence_is_no_evidence(drawn, evidence):
     card = model_card(CardSubject(results(drawn, right=0.9, tags={"evidence": evidence}), "faces version 3"))
     assert "opponent" not in card
+
+
+def test_emotion_that_was_never_answered_has_no_precision(drawn):
+    card = model_card(CardSubject(results(drawn, right=0.2), "faces version 3"))
+    assert re.search(r"^\| angry \| 1 \| 0 \[0, 79\] \| – \|", card, re.MULTILINE)
+    assert "nan" not in card
+    assert "are based on 1 face.\n" in card
+
+
+def shadow_tags(*, faces: int = 40, **changes: object) -> dict[str, str]:
+    """The tag that `promote --shadow` stores."""
+    counts = np.zeros((7, 7), int)
+    counts[0, 0], counts[2, 5], counts[5, 2], counts[1, 4], counts[4, 1] = faces - 10, 2, 5, 1, 2
+    comparison = Comparison(
+        champion="models:/faces/1",
+        challenger="models:/faces/3",
+        faces=faces,
+        agreement=1 - 10 / faces,
+        mean_difference=0.0314,
+        emotions=list(EMOTIONS),
+        counts=counts.tolist(),
+    )
+    return {"shadow": json.dumps(json.loads(comparison.model_dump_json()) | changes)}
+
+
+def test_card_of_a_former_challenger_says_how_often_it_agreed(drawn):
+    found = results(drawn, right=0.9, tags=shadow_tags(faces=4000))
+    card = model_card(CardSubject(found, "faces version 3", "models:/faces/3"))
+    section = card.partition("### As a challenger\n")[2]
+    assert (
+        "| champion | `models:/faces/1` |\n| faces read by both | `4,000` |\n| the same emotion | `99.8 %` |" in section
+    )
+    assert "| most frequent differences | `surprise → fear 5; fear → surprise 2; sad → disgust 2` |" in section
+    assert "| mean difference of the probabilities | `0.031` |" in section
+    assert "### As a challenger" not in model_card(CardSubject(results(drawn, right=0.9), "faces version 3"))
+
+
+@pytest.mark.parametrize(
+    "shadow", ["", "[]", "{", "null", "[" * 5000, '{"faces": 3}', '{"faces": 3, "agreement": "all"}']
+)
+def test_damaged_count_of_a_challenger_is_none(shadow):
+    assert describe_shadow({"shadow": shadow}) == ""
+
+
+@pytest.mark.parametrize("value", ["NaN", "9" * 400, "[1]", "[[[1]]]", "true", "null", '"x"', "{}", "-1"])
+def test_wrong_figures_of_a_challenger_are_left_out(drawn, value):
+    tags = {
+        "shadow": f"""{{"faces": 9, "agreement": 1, "champion": "<img src=x>`", "mean_difference": {value},
+            "emotions": ["sad", {value}], "counts": [[{value}, {value}], {value}]}}"""
+    }
+    rows = dict(shadow_rows(tags))
+    assert rows["faces read by both"] == "9"
+    assert "most frequent differences" not in rows
+    card = model_card(CardSubject(results(drawn, right=0.9, tags=tags), "faces version 3"))
+    assert not re.search(r"<img", re.sub(r"`[^`]*`", "", card_text(card)))
 
 
 def test_tags_of_others_have_no_effect_in_the_card(drawn):

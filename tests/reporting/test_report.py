@@ -1,5 +1,6 @@
 """The report as HTML, which needs no network, and as Markdown, which has no pictures."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -77,6 +78,26 @@ def test_markdown_has_the_numbers_and_no_pictures(comparison):
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
+def test_emotion_that_was_never_answered_has_no_precision(drawn):
+    found = results(drawn, right=0.2)
+    assert any(row["precision"] == "nan" for row in found.classes)
+    text = markdown_report(compare_results(found, found))
+    assert "precision –" in text
+    assert "nan" not in text
+
+
+def test_report_says_how_often_a_challenger_agreed(drawn):
+    shadow = {"champion": "models:/faces/1", "faces": 9, "agreement": 2 / 3, "emotions": ["sad", "fear"]}
+    shadow["counts"] = [[6, 1], [2, 0]]
+    head = results(drawn, "models:/faces/2", right=0.9, tags={"shadow": json.dumps(shadow)})
+    compared = compare_results(results(drawn, "models:/faces/1", right=0.2), head)
+    sentence = "66.7 % of 9 faces as models:/faces/1 (fear → sad 2; sad → fear 1)"
+    assert f"| as challenger | `not recorded` | `{sentence}` |" in markdown_report(compared)
+    assert f'<td class="text">{sentence}</td>' in html_report(compared, {}, "")
+    without = compare_results(compared.base, replace(head, tags={}))
+    assert "as challenger" not in markdown_report(without)
 
 
 def test_text_of_others_has_no_effect(drawn, local):

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 HEALTHY, REFUSED, SILENT, ERROR, UNAUTHORIZED = "healthy", "refused", "silent", "500", "401"
 FAULTS = (REFUSED, SILENT, ERROR, UNAUTHORIZED)
+FROZEN = "frozen"  # like SILENT, but connections stay open and are no longer answered
 ANSWER = b"HTTP/1.1 %s broken\r\nContent-Length: 6\r\nConnection: close\r\n\r\nbroken"
 
 
@@ -32,9 +33,10 @@ class Proxy:
 
     @fault.setter
     def fault(self, fault: str) -> None:
-        """Set how the server is out of order. Connections that are open are closed."""
+        """Set how the server is out of order. Connections that are open are closed, unless it freezes."""
         self._fault = fault
-        self._close_connections()
+        if fault != FROZEN:
+            self._close_connections()
 
     def close(self) -> None:
         self.fault = REFUSED
@@ -64,7 +66,7 @@ class Proxy:
                 return
             if self._fault == HEALTHY:
                 self._forward(client)
-            elif self._fault == SILENT:
+            elif self._fault in (SILENT, FROZEN):
                 while client.recv(65536):
                     pass
             elif client.recv(65536):
@@ -74,20 +76,20 @@ class Proxy:
     def _forward(self, client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", self.target)) as server:
             self._connections.add(server)
-            back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
             back.start()
-            _copy(client, server)
+            self._copy(client, server)
             back.join()
             self._connections.discard(server)
 
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while part := source.recv(65536):
-            target.sendall(part)
-    for end in (source, target):
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            while part := source.recv(65536):
+                if self._fault != FROZEN:
+                    target.sendall(part)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

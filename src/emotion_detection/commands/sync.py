@@ -38,6 +38,7 @@ def sync() -> None:
 
 def _register_waiting() -> Iterator[str]:
     """Register the models whose runs are delivered; yields a line for each."""
+    from emotion_detection.experiments.delivery import check_store
     from emotion_detection.experiments.outages import OutageError
     from emotion_detection.stages.register import register_postponed
 
@@ -49,9 +50,9 @@ def _register_waiting() -> Iterator[str]:
                         yield register_postponed(journal)
             except BusyError:
                 yield f"{journal.folder} is used by a running process, which delivers it"
-            except OutageError:
-                raise
             except EmotionDetectionError as error:
+                if isinstance(error, OutageError):
+                    check_store()  # a store that responds has refused only this model
                 yield f"the model of the run {journal.run_id} is not registered: {error}"
 
 

@@ -138,6 +138,24 @@ KINDS: dict[str, Callable[[str, Call], None]] = {
     "start": _start,
     "end": _end,
 }
+# What the content of a call must have, by its kind.
+FIELDS: dict[str, dict[str, type]] = {
+    "params": {"params": dict},
+    "stage params": {"params": dict},
+    "metrics": {"values": dict, "step": int},
+    "missing epochs": {"rows": list},
+    "tags": {"tags": dict},
+    "note": {"title": str, "text": str},
+    "dataset": {"dataset": dict, "split": str, "tags": dict},
+    "artifacts": {},
+    "start": {"tags": dict},
+    "end": {"status": str, "reason": str},
+}
+
+
+def is_known(kind: str, content: Content) -> bool:
+    """Whether this version can send a call of this kind and content. A newer version may have written another one."""
+    return kind in KINDS and all(isinstance(content.get(name), one) for name, one in FIELDS[kind].items())
 
 
 def write_artifacts(files: Mapping[str, bytes | Path], folder: Path) -> None:

@@ -20,6 +20,7 @@ from emotion_detection.errors import StoreError, shorten
 from emotion_detection.experiments import calls
 from emotion_detection.experiments.calls import Call
 from emotion_detection.experiments.journal import (
+    RECORDS,
     WAIT_S,
     BusyError,
     Journal,
@@ -223,14 +224,17 @@ def check_store() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow from printing addresses and progress."""
-    logger, level = logging.getLogger("mlflow"), logging.getLogger("mlflow").level
-    logger.setLevel(logging.WARNING)
+    """Keep MLflow from printing addresses and progress, and this module from repeating what `sync` prints."""
+    levels = {logging.getLogger("mlflow"): logging.WARNING, logger: logging.ERROR}
+    former = {one: one.level for one in levels}
+    for one, level in levels.items():
+        one.setLevel(level)
     try:
         with variables({QUIET: "true"}):
             yield
     finally:
-        logger.setLevel(level)
+        for one, level in former.items():
+            one.setLevel(level)
 
 
 def keep(journal: Journal, call: Call) -> None:
@@ -264,10 +268,12 @@ def _find(local_id: str) -> list[mlflow.entities.Run]:
 def deliver(journal: Journal) -> Delivery:
     """Send the calls of a journal to the store, in their order. It can be killed and repeated at any moment.
 
-    Raises OutageError if the store does not respond, and StoreError if it does not have the run. Hold its lock before.
+    Raises OutageError if the store does not respond or the journal is from a newer version, and StoreError if the store
+    does not have the run. Hold its lock before.
     """
-    connect()
     pending = journal.pending()
+    _check_calls(journal, pending)
+    connect()
     run_id = locate(journal.run_id) or _create(journal, pending)
     for duplicate in _find(journal.run_id)[1:]:  # created by a request whose answer was lost
         with permitted():
@@ -284,16 +290,28 @@ def deliver(journal: Journal) -> Delivery:
     return Delivery(journal, run_id, epochs, files)
 
 
+def _check_calls(journal: Journal, pending: Sequence[Line]) -> None:
+    """Raise OutageError for a call that this version cannot send. Later calls must not overtake it."""
+    unknown = (line for line in pending if not calls.is_known(line["kind"], line["content"]))
+    if line := next(unknown, None):
+        reason = f"call {line['number']} in {journal.folder / RECORDS} is damaged or written by a newer version"
+        raise OutageError(
+            f"{reason}, its kind is {shorten(line['kind'], 40)!r}: use the version of emotion-detection that has "
+            f"written it, or delete {journal.folder}, which contains what the store has missed",
+            reason,
+        )
+
+
 def _create(journal: Journal, pending: Sequence[Line]) -> str:
     """Create the run whose start is in the journal."""
     first: Line = pending[0] if pending else {"kind": ""}
     if first["kind"] != "start" or not first["content"].get("create"):
         raise StoreError(
-            f"{redact_uri(store_uri())} does not contain the run {journal.run_id}: restore it in MLflow's page, or "
-            f"delete {journal.folder}, which contains what it missed"
+            f"{redact_uri(store_uri())} does not contain this run: restore it in MLflow's page, or delete "
+            f"{journal.folder}, which contains what it missed"
         )
     client, content = mlflow.MlflowClient(), first["content"]
-    created = client.create_run(project_experiment(), first["at"], content["tags"], content["name"])
+    created = client.create_run(project_experiment(), first["at"], content["tags"], content.get("name"))
     return str(created.info.run_id)
 
 
@@ -333,7 +351,7 @@ def _deliver_one(journal: Journal) -> Iterator[Delivery]:
         check_store()  # a store that responds has refused only this run, as one of another account
         yield Delivery(journal, "", error=f"run {journal.run_id}: {error}", outage=error)
     except StoreError as error:
-        yield Delivery(journal, "", error=str(error))
+        yield Delivery(journal, "", error=f"run {journal.run_id}: {error}")
     else:
         _remove_if_done(journal)
 

@@ -64,6 +64,7 @@ def describe(subject: Subject, project: Path) -> Record:
         "children": _children(subject, tags),
         "metrics": _metrics(run) or None,
         "evidence": _stored_json(tags, "evidence"),
+        "shadow": _stored_json(tags, "shadow"),
         "reproduction": _stored_json(tags, REPRODUCTION),
     }
 

@@ -17,6 +17,7 @@ from emotion_detection.redaction import scrub
 REMOTE = ("http://", "https://", "postgresql", "mysql", "mssql")  # other stores are files, or wrong addresses
 REFUSED = (401, 403, 408, 429)  # HTTP statuses of a server that may accept the same request later; and all from 500 on
 SERVER_ERROR = 500
+CONNECT_TIMEOUT = "PGCONNECT_TIMEOUT"  # a variable of PostgreSQL's client: seconds, at least 2
 # What is wrong, by a part of MLflow's message.
 REASONS = (
     (r"error code (401|403)\b", "it refuses the login, HTTP status {}"),
@@ -30,7 +31,7 @@ REASONS = (
 
 
 class OutageError(StoreError):
-    """The store does not respond, fails or refuses the login. The same request may succeed later.
+    """The store cannot take something now: it does not respond, fails or refuses the login. It may succeed later.
 
     reason: what is wrong, in a few words.
     """
@@ -67,7 +68,8 @@ def describe_outage(text: str) -> str:
 @contextmanager
 def bounded(timeout_s: int, *, retries: int = 0) -> Iterator[None]:
     """Let calls to a server fail soon."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    limits |= dict.fromkeys(("MLFLOW_HTTP_REQUEST_TIMEOUT", CONNECT_TIMEOUT), str(timeout_s))
     with variables(limits):
         yield
 

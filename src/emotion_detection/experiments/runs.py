@@ -31,7 +31,14 @@ from emotion_detection.errors import StoreError, shorten
 from emotion_detection.experiments import calls
 from emotion_detection.experiments.calls import Call
 from emotion_detection.experiments.liveness import has_exited, this_process
-from emotion_detection.experiments.outages import OutageError, bounded, describe_outage, is_outage, variables
+from emotion_detection.experiments.outages import (
+    CONNECT_TIMEOUT,
+    OutageError,
+    bounded,
+    describe_outage,
+    is_outage,
+    variables,
+)
 from emotion_detection.experiments.relocation import ARTIFACTS, relocate
 from emotion_detection.experiments.store_location import sqlite_path, sqlite_uri, store_uri
 from emotion_detection.redaction import find_login_fault, redact_uri, scrub
@@ -42,6 +49,7 @@ EXPERIMENT = "emotion-detection"
 SQLITE_TIMEOUT_S = 60  # how long to wait for another process that has locked the SQLite file
 LOCK_TIMEOUT_S = 600  # how long to wait for another process that registers a model
 CONNECT_TIMEOUT_S = 10  # for a database server
+POOL = "MLFLOW_SQLALCHEMYSTORE_"  # the beginning of the variables for MLflow's connections to a database
 EPOCH_TIMEOUT_S = 5  # for what can be logged later, such as the metrics of an epoch
 END_TIMEOUT_S = 1  # for the end of a run, which has been sent before
 PATIENCE = 20  # after a call that failed, no epoch is logged for this many times its duration
@@ -83,7 +91,7 @@ def connect() -> None:
     """
     limit_requests()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("PGCONNECT_TIMEOUT", str(CONNECT_TIMEOUT_S))
+    os.environ.setdefault(CONNECT_TIMEOUT, str(CONNECT_TIMEOUT_S))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
     # A server that does not respond is one warning of this module.
     for name in ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor"):
@@ -96,6 +104,7 @@ def connect() -> None:
     if path is not None:
         _prepare_file(path)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
+        _limit_connections()
         _probe_database(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -107,6 +116,15 @@ def limit_requests() -> None:
     # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+
+
+def _limit_connections() -> None:
+    """Let MLflow open a connection to the database for each request, unless the user has set a pool.
+
+    Only the time for opening it has a limit: a request on an open connection to a database that froze would never end.
+    """
+    if not any(name.startswith(POOL) for name in os.environ):
+        os.environ[f"{POOL}POOLCLASS"] = "NullPool"
 
 
 def _probe_database(uri: str) -> None:

@@ -249,7 +249,7 @@ def _show_recall(row: Mapping[str, Any] | None) -> str:
     recall, low, high, precision = (
         100 * float(row[key]) for key in ("recall", "recall_low", "recall_high", "precision")
     )
-    return f"{recall:.0f} [{low:.0f}, {high:.0f}], precision {precision:.0f}"
+    return f"{recall:.0f} [{low:.0f}, {high:.0f}], precision {precision:.0f}".replace("nan", "–")
 
 
 def setting_rows(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Row]:

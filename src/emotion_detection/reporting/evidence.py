@@ -1,4 +1,4 @@
-"""The evidence with which a version was registered, as text."""
+"""The evidence with which a version was registered or promoted, as text."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from emotion_detection.reporting.results import is_count
 from emotion_detection.reporting.templating import one_line
 
 MAX_MB = 1e6
+SHOWN_DIFFERENCES = 3
 POINTS = {"accuracy": "gain in accuracy", "macro_f1": "gain in macro-F1"}
 
 
@@ -49,6 +50,60 @@ def evidence_rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, one_line(value)) for name, value in rows if value]
 
 
+def shadow_rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a service has counted about a version as its challenger, as names and values; empty without a count."""
+    shadow = _read_shadow(tags)
+    faces, agreement = _count(shadow.get("faces")), _share(shadow.get("agreement"))
+    if faces is None or agreement is None:
+        return []
+    difference = _number(shadow.get("mean_difference"))
+    rows = [
+        ("champion", shadow.get("champion")),
+        ("faces read by both", faces),
+        ("the same emotion", agreement),
+        ("most frequent differences", "; ".join(_differences(shadow.get("emotions"), shadow.get("counts")))),
+        ("mean difference of the probabilities", None if difference is None else f"{difference:.3f}"),
+    ]
+    return [(name, one_line(value)) for name, value in rows if value]
+
+
+def describe_shadow(tags: Mapping[str, str]) -> str:
+    """The same in one line; "" without a count."""
+    known = dict(shadow_rows(tags))
+    if not known:
+        return ""
+    champion = known.get("champion", "another version")
+    agreement = f"{known['the same emotion']} of {known['faces read by both']} faces as {champion}"
+    differences = known.get("most frequent differences")
+    return f"{agreement} ({differences})" if differences else agreement
+
+
+def _read_shadow(tags: Mapping[str, str]) -> dict[str, Any]:
+    if "shadow" not in tags:
+        return {}
+    from emotion_detection.experiments.promotion import parse_evidence  # imports MLflow, which takes seconds
+
+    with suppress(RecursionError):  # it is nested too deeply
+        return parse_evidence(tags["shadow"])
+    return {}
+
+
+def _differences(emotions: object, counts: object) -> list[str]:
+    """How often the champion (first) and the challenger have seen different emotions, the most frequent ones first.
+
+    counts: faces by the champion's emotion (rows) and the challenger's.
+    """
+    names, table = _texts(emotions), counts if isinstance(counts, list) else []
+    found = [
+        (count, first, second)
+        for first, row in zip(names, table, strict=False)
+        for second, count in zip(names, row if isinstance(row, list) else [], strict=False)
+        if first != second and is_count(count) and count
+    ]
+    found.sort(key=lambda one: -one[0])
+    return [f"{first} → {second} {count:,}" for count, first, second in found[:SHOWN_DIFFERENCES]]
+
+
 def _section(evidence: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     section = evidence.get(key)
     return section if isinstance(section, Mapping) else {}
@@ -59,7 +114,7 @@ def _version(number: object) -> str | None:
 
 
 def _count(value: object) -> str | None:
-    return str(value) if is_count(value) else None
+    return f"{value:,}" if is_count(value) else None
 
 
 def _number(value: object) -> float | None:
@@ -73,6 +128,11 @@ def _number(value: object) -> float | None:
 
 def _texts(values: object) -> list[str]:
     return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+def _share(value: object) -> str | None:
+    share = _number(value)
+    return f"{100 * share:.1f} %" if share is not None and 0 <= share <= 1 else None
 
 
 def _p_value(value: object) -> str | None:

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.reporting.comparison import class_scores
-from emotion_detection.reporting.evidence import evidence_rows, megabytes
+from emotion_detection.reporting.evidence import evidence_rows, megabytes, shadow_rows
 from emotion_detection.reporting.results import Results
 from emotion_detection.reporting.sources import REGISTERED, SHIPPED, find_results
 from emotion_detection.reporting.templating import one_line, render
@@ -82,6 +82,7 @@ def model_card(subject: CardSubject) -> str:
         origin=origin_facts(results),
         parameters=parameters(results),
         evidence=evidence_rows(results.tags),
+        shadow=shadow_rows(results.tags),
     )
     return f"---\n{card_data(subject).to_yaml()}\n---\n\n{tidy(body)}"
 

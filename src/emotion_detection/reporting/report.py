@@ -9,6 +9,7 @@ from emotion_detection.evaluation import paired
 from emotion_detection.evaluation.metrics import kept_epoch
 from emotion_detection.reporting.comparison import Comparison, SplitComparison, show_p
 from emotion_detection.reporting.curves import curves_svg
+from emotion_detection.reporting.evidence import describe_shadow
 from emotion_detection.reporting.flips import FlipGroup
 from emotion_detection.reporting.results import Results
 from emotion_detection.reporting.templating import render
@@ -63,6 +64,7 @@ def _origin(results: Results) -> dict[str, str]:
         "date": origin.date,
         "data": " ".join(filter(None, (results.dataset, results.digest[:12]))),
         "kept epoch": best_epoch(results) if results.history else "",
+        "as challenger": describe_shadow(results.tags),
     }
 
 
