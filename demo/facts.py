@@ -113,11 +113,14 @@ def _origin_html(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def evidence_html(tags: Mapping[str, str]) -> str:
-    """The evidence with which a version was registered, as HTML."""
-    from emotion_detection.reporting.evidence import evidence_rows
+    """The evidence with which a version was registered and, if there is any, what it did as a challenger, as HTML."""
+    from emotion_detection.reporting.evidence import evidence_rows, shadow_rows
 
-    rows = evidence_rows(tags)
-    return data_table(["figure", "value"], rows, "Evidence of the promotion") if rows else paragraph(NO_EVIDENCE)
+    rows, shadow = evidence_rows(tags), shadow_rows(tags)
+    html = data_table(["figure", "value"], rows, "Evidence of the promotion") if rows else paragraph(NO_EVIDENCE)
+    if shadow:
+        html += title("As a challenger") + data_table(["figure", "value"], shadow, "What a service has counted")
+    return html
 
 
 def history_html(moves: Sequence[Mapping[str, Any]]) -> str:

@@ -80,6 +80,16 @@ def test_evidence_is_shown_with_its_gains_and_objections_escaped():
         assert f"<td>{text}</td>" in html
 
 
+def test_answers_as_a_challenger_are_shown():
+    shadow = {"champion": "models:/<b>/2", "faces": 1200, "agreement": 0.9}
+    html = evidence_html({"shadow": json.dumps(shadow)})
+    assert NO_EVIDENCE in html
+    assert "90.0 %" in html
+    assert "1,200" in html
+    assert "models:/&lt;b&gt;/2" in html
+    assert "challenger" not in evidence_html({"evidence": json.dumps(EVIDENCE)})
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"verdict": 1}', '{"verdict": "better", "counts": 3, "gains": {"accuracy": 2}}']
 )
