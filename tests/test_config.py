@@ -332,3 +332,13 @@ def test_memory_includes_the_head(params):
     assert Train.model_validate(small.model_dump() | {"architecture": "seed_cnn", "head": 4096})  # has no head
     with pytest.raises(ValidationError, match=r"GB of memory: use smaller widths, blocks, head"):
         Train.model_validate(small.model_dump() | {"head": 4096})
+
+
+def test_stages_of_fer_vgg_are_checked_at_its_own_resolution(params):
+    """It ignores stem_stride, and its last stage halves the resolution too."""
+    settings = params.train.model_dump() | {"architecture": "fer_vgg", "stem_stride": 2, "blocks": 4 * [1]}
+    assert Train.model_validate(settings | {"widths": 4 * [8]})
+    with pytest.raises(ValidationError, match="halves 48 pixels too often"):
+        Train.model_validate(settings | {"widths": 5 * [8], "blocks": 5 * [1]})
+    with pytest.raises(ValidationError, match="GB of memory"):
+        Train.model_validate(settings | {"widths": [48, 96, 192, 288], "blocks": 4 * [2], "batch_size": 8192})

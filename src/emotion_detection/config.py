@@ -129,7 +129,7 @@ class Distillation(Section):
     soft_labels: OptionalPath  # a file written by `emotion-detection soft-labels`
     teachers: Annotated[tuple[PathText, ...], Field(max_length=8)]  # model.onnx files that label every batch
     # The faces that these teachers see: as the student sees them; or "moved", that is flipped, shifted, rotated and
-    # scaled, but without changes of light, noise, erasing and mixing.
+    # scaled, but not yet changed in any other way.
     teachers_see: Literal["augmented", "moved"]
     weight: Annotated[float, Field(ge=0, le=1)]  # of the soft labels; the labels have weight 1 - weight
     temperature: Annotated[float, Field(ge=0.1, le=100)]  # above 1 softens the soft labels
@@ -140,6 +140,8 @@ class Distillation(Section):
             raise ValueError("has soft_labels and teachers: use one of them")
         if self.teachers and not self.weight:
             raise ValueError("has teachers, but their weight is 0: use a weight above 0, or write `teachers: []`")
+        if self.teachers_see == "moved" and not self.teachers:
+            raise ValueError("has teachers_see: moved, but no teachers: add some, or write `teachers_see: augmented`")
         if not self.teachers and (self.soft_labels is None) != (self.weight == 0):
             raise ValueError(
                 "needs both soft_labels and a weight above 0, or neither "
@@ -189,7 +191,9 @@ class Train(Section):
             raise ValueError(
                 f"needs even widths, because half of the channels mirror the others, not {list(self.widths)}"
             )
-        if IMAGE_SIZE % (self.stem_stride * 2 ** (len(self.widths) - 1)):
+        # fer_vgg also halves after its last stage. An odd side would make it no longer mirror-equivariant.
+        halvings = len(self.widths) - (self.architecture != "fer_vgg")
+        if IMAGE_SIZE % (self._stem_stride * 2**halvings):
             raise ValueError(f"halves {IMAGE_SIZE} pixels too often: use fewer widths and blocks, or stem_stride 1")
         if self.architecture in ("fer_resnet", "fer_vgg") and self._memory() > MAX_MEMORY:
             raise ValueError(
@@ -204,11 +208,15 @@ class Train(Section):
                 f"train.batch_size is {self.batch_size}, but the train split has {faces} faces: use a smaller one"
             )
 
+    @property
+    def _stem_stride(self) -> int:
+        return 1 if self.architecture == "fer_vgg" else self.stem_stride
+
     def _memory(self) -> float:
         """The bytes of a training, roughly: two 3x3 layers in a block of fer_resnet, kept for the gradients."""
         weights = maps = side = 0.0
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            side = IMAGE_SIZE / self.stem_stride / 2**stage
+            side = IMAGE_SIZE / self._stem_stride / 2**stage
             weights += 9 * width**2 * count  # the mirrored half of a layer has no weights of its own
             maps += side**2 * width * 6 * max(count, 1)
         weights += self.widths[-1] * self.head

@@ -30,6 +30,7 @@ from emotion_detection.batch.plan import divide
 from emotion_detection.batch.storage import Storage
 from emotion_detection.cli import main
 from emotion_detection.emotions import EMOTIONS
+from emotion_detection.errors import UsageError
 from emotion_detection.inference.recognizer import FaceCrops
 
 JUNK = b"this is no picture"
@@ -361,6 +362,20 @@ def test_part_of_a_zip_file_is_read_without_positions(tmp_path, pngs):
     assert [(one.index, one.name, one.content) for one in found] == [
         (index, name, content) for index, (name, content) in enumerate(pngs.items())
     ]
+
+
+def test_zip_file_that_changes_stops_the_command(tmp_path, pngs):
+    """The positions of its parts do not fit any more; its pictures must not become rows with an error."""
+    path, source = tmp_path / "a.zip", Storage(str(tmp_path))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in pngs.items():
+            archive.writestr(name, content)
+    parts = list(divide(source, ["a.zip"], 4))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("new.png", next(iter(pngs.values())))
+    for part in parts:
+        with pytest.raises(UsageError, match=r"a\.zip has changed since this batch began: use a new folder for --out"):
+            list(read_pictures(source, part))
 
 
 def test_benchmark_refuses_the_folder_of_an_earlier_run(folder, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from emotion_detection.config import Augment
 from emotion_detection.data.dataset import Faces
-from emotion_detection.training.augmentation import ERASED_AREA, _matrices, augment, augmentation, batches
+from emotion_detection.training.augmentation import ERASED_AREA, _matrices, augmentation, batches, change, move
 
 CENTER = 23.5
 # The order of faces and the affine map of a face that NumPy's generator drew on 2026-11-26.
@@ -15,6 +15,10 @@ ORDER = [48, 20, 31, 17, 22, 27, 35, 19]
 # The next random value after an augmentation with the settings that existed on 2026-11-26, drawn by that code.
 NEXT = 0.10239894483410406
 MATRIX = [[0.92468, 0.19514, 0.03628], [-0.19514, 0.92468, 6.048]]
+
+
+def augment(images, settings, generator):
+    return change(move(images, settings, generator), settings, generator)
 
 
 def numbered(rows=50) -> Faces:

@@ -372,6 +372,7 @@ def test_digests_identify_the_teachers_of_equal_paths(params, tmp_path):
         ({"soft_labels": "some.npz"}, "has soft_labels and teachers: use one of them"),
         ({"weight": 0}, "has teachers, but their weight is 0"),
         ({"teachers": ("",)}, "at least 1 character"),
+        ({"teachers": (), "soft_labels": "some.npz", "teachers_see": "moved"}, "teachers_see: moved, but no teachers"),
     ],
 )
 def test_contradicting_settings_of_teachers_are_refused(changes, words):
@@ -384,6 +385,24 @@ def test_contradicting_settings_of_teachers_are_refused(changes, words):
     }
     with pytest.raises(ValueError, match=words):
         Distillation.model_validate(settings | changes)
+
+
+@pytest.mark.slow
+def test_training_shows_the_teachers_what_the_settings_say(tiny, teacher, drawn, monkeypatch):
+    seen = []
+    predict = Teachers.__call__
+    monkeypatch.setattr(Teachers, "__call__", lambda self, images: seen.append(images.copy()) or predict(self, images))
+    for view in ("moved", "augmented"):
+        settings = matching(teacher).model_copy(update={"teachers_see": view})
+        augment = tiny.augment.model_copy(update={"erase": 1.0})
+        fit(
+            tiny.model_copy(update={"distillation": settings, "augment": augment, "epochs": 1}),
+            drawn,
+            on_epoch=lambda _: None,
+        )
+    half = len(seen) // 2
+    assert half
+    assert all((moved != erased).any() for moved, erased in zip(seen[:half], seen[half:], strict=True))
 
 
 @pytest.mark.slow

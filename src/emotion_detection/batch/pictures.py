@@ -19,7 +19,7 @@ from emotion_detection.data.archives import READ_ERRORS
 from emotion_detection.data.tar_files import TarFile, list_files
 from emotion_detection.data.zip_files import open_zip
 from emotion_detection.decoding.images import HEAD_BYTES, MAX_BYTES, SUFFIXES, is_picture
-from emotion_detection.errors import DataError, shorten
+from emotion_detection.errors import DataError, UsageError, shorten
 from emotion_detection.redaction import scrub
 
 LINK = "it is a link in the archive: unpack the archive and pass the folder"
@@ -44,7 +44,8 @@ class Picture:
 def read_pictures(source: Storage, part: Part) -> Iterator[Picture]:
     """Yield the pictures of a part. Only one is in memory at a time.
 
-    Raises StoreError if a server does not respond, because that must stop the command instead of spoiling the table.
+    Raises StoreError if a server does not respond, and UsageError if a zip file is not the one that was divided,
+    because these must stop the command instead of spoiling the table.
     """
     if not part.shard:
         yield from (_read_file(source, name) for name in part.pictures)
@@ -96,7 +97,10 @@ def _read_zip(stream: BinaryIO, part: Part) -> Iterator[Picture]:
 def _list_zip(stream: BinaryIO, part: Part) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     """The archive, and the entries of the part. Only these are read if their position is known."""
     if part.end:
-        archive = zipfile.ZipFile(_PartOfZip(stream, part))
+        try:
+            archive = zipfile.ZipFile(_PartOfZip(stream, part))
+        except (zipfile.BadZipFile, struct.error) as error:
+            raise UsageError(f"{part.shard} has changed since this batch began: use a new folder for --out") from error
         return archive, archive.infolist()
     # The directory of a shard that could be counted is checked already, and checking takes time.
     if part.count is None:

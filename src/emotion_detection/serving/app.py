@@ -66,7 +66,7 @@ class About(BaseModel):
 
 
 class PolicyMiddleware:
-    """Keeps pages from loading anything from other hosts: that of ReDoc would load a logo."""
+    """Keeps pages from loading anything from other hosts. ReDoc would load a logo."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -15,6 +15,8 @@ from emotion_detection.serving.served_model import LoadedModel, ServedModel, loa
 from emotion_detection.serving.settings import Settings
 from emotion_detection.serving.shadow import Shadow
 
+SHADOW_S = 0.5  # at the end, for each of three steps: the end has a limit (docs/serving.md)
+
 
 class Service(Reader):
     """Counts what it reads, and offers the faces to the shadow."""
@@ -42,13 +44,13 @@ class Service(Reader):
             self.shadow.follow()
 
     def close(self, wait_s: float | None = None) -> bool:
-        """End all threads. Return whether what is being read has ended within `wait_s`, by default at any time."""
-        if not self.gate.close(wait_s):
-            return False
+        """Tell all threads to end. Return whether what is being read has ended.
+
+        wait_s: how long to wait for what the clients have sent, by default at any time.
+        """
+        ended = self.gate.close(wait_s)
         self.served.close()
-        if self.shadow:
-            self.shadow.close()
-        return True
+        return (self.shadow is None or self.shadow.close(wait_s=SHADOW_S)) and ended
 
     @property
     def ready(self) -> bool:

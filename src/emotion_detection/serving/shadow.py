@@ -97,13 +97,15 @@ class Shadow:
             self._worker = threading.Thread(target=self._work, daemon=True, name="shadow")
             self._worker.start()
 
-    def close(self, *, wait_s: float = 5) -> None:
-        """End both threads."""
+    def close(self, *, wait_s: float = 5) -> bool:
+        """Tell both threads to end, wait for each of them, and return whether the one that classifies has ended."""
         self.model.close(wait_s=wait_s)
-        if self._worker is not None:
-            with suppress(queue.Full):  # the worker does not respond
-                self._offers.put(None, timeout=wait_s)
-            self._worker.join(wait_s)
+        if self._worker is None:
+            return True
+        with suppress(queue.Full):  # the worker does not respond
+            self._offers.put(None, timeout=wait_s)
+        self._worker.join(wait_s)
+        return not self._worker.is_alive()
 
     def offer(self, crops: Images, probabilities: Probabilities, champion: str = "") -> None:
         """Let the challenger see faces u8 (n, 48, 48) or (n, 48, 48, 1), by chance. Never waits.

@@ -84,13 +84,8 @@ def _mix(images: Images, targets: Targets, alpha: float, rng: np.random.Generato
     return blended.astype(np.uint8), target_weights * targets + (1 - target_weights) * targets[partners]
 
 
-def augment(images: Images, settings: Augment, rng: np.random.Generator) -> Images:
-    """Augment images u8 (n,48,48), each with its own random values; return u8 (n,48,48)."""
-    return change(move(images, settings, rng), settings, rng)
-
-
 def move(images: Images, settings: Augment, rng: np.random.Generator) -> Images:
-    """Flip, shift, rotate and scale images u8 (n,48,48); return u8 (n,48,48)."""
+    """Flip, shift, rotate and scale images u8 (n,48,48), each with its own random values; return u8 (n,48,48)."""
     moved = np.empty_like(images)
     for row, (image, matrix) in enumerate(zip(images, _matrices(images.shape, settings, rng), strict=True)):
         moved[row] = cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
