@@ -389,9 +389,13 @@ def test_contradicting_settings_of_teachers_are_refused(changes, words):
 
 @pytest.mark.slow
 def test_training_shows_the_teachers_what_the_settings_say(tiny, teacher, drawn, monkeypatch):
-    seen = []
-    predict = Teachers.__call__
-    monkeypatch.setattr(Teachers, "__call__", lambda self, images: seen.append(images.copy()) or predict(self, images))
+    seen, predict = [], Teachers.__call__
+
+    def note(self, images):
+        seen.append(images.copy())
+        return predict(self, images)
+
+    monkeypatch.setattr(Teachers, "__call__", note)
     for view in ("moved", "augmented"):
         settings = matching(teacher).model_copy(update={"teachers_see": view})
         augment = tiny.augment.model_copy(update={"erase": 1.0})
