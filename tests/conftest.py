@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
@@ -20,6 +21,7 @@ settings.load_profile("repeatable")
 
 # The longest files, which run first: otherwise one process waits for another at the end.
 LONGEST = ("test_pipeline.py", "test_tune.py", "test_demo.py", "test_kills.py", "test_trainer.py")
+CONNECTION_VARIABLES = ("MLFLOW_SQLALCHEMYSTORE_", "MLFLOW_HTTP_REQUEST_", "PGCONNECT_TIMEOUT")
 # The splits of the four faces of each emotion: two for train, one for val, one for test.
 SPLITS = np.array([0, 0, 1, 2], np.uint8)
 
@@ -71,7 +73,21 @@ def migrated_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def store(migrated_store, tmp_path, monkeypatch):
+def connection_variables() -> Iterator[None]:
+    """Restores the variables that the project sets for MLflow's connections to a store."""
+
+    def present() -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if key.startswith(CONNECTION_VARIABLES)}
+
+    former = present()
+    yield
+    for name in present():
+        del os.environ[name]
+    os.environ.update(former)
+
+
+@pytest.fixture
+def store(migrated_store, tmp_path, monkeypatch, connection_variables):  # noqa: ARG001
     """The URI of an empty MLflow store. The working directory is a project of its own, which holds the artifacts."""
     import mlflow
 

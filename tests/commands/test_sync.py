@@ -148,6 +148,24 @@ def write_files(folder: Path, seed: int) -> RegisterPaths:
     return RegisterPaths(*(folder / name for name in FILES))
 
 
+@pytest.mark.usefixtures("store")
+def test_damaged_registration_is_kept_and_does_not_stop_the_others(capsys):
+    for place, run_id in enumerate(("a" * 32, "b" * 32)):
+        waiting = journal_of(run_id)
+        waiting.begin(place)
+        waiting.registration.mkdir()
+        shutil.copy(ROOT / "params.yaml", waiting.registration)
+    (waiting.registration / "data_report.json").write_text("{")
+    with pytest.raises(StoreError, match="2 of 2 runs still wait"):
+        sync()
+    missing, damaged = capsys.readouterr().out.splitlines()
+    assert missing.startswith(f"the model of the run {'a' * 32} is not registered, as {journal_of('a' * 32).folder}")
+    assert "has a damaged or missing file (FileNotFoundError: " in missing
+    assert damaged.startswith(f"the model of the run {'b' * 32} is not registered")
+    assert "(JSONDecodeError: " in damaged
+    assert len(journals()) == 2
+
+
 @pytest.mark.slow
 def test_refused_registration_does_not_stop_the_others(server, tmp_path, capsys):
     models = [write_files(tmp_path / str(seed), seed) for seed in (1, 2)]

@@ -401,27 +401,114 @@ def test_run_that_was_deleted_meanwhile_is_named(switch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "line", [{"kind": "heartbeat", "content": {}}, {"kind": "metrics", "content": {"step": 5}}], ids=["kind", "content"]
+    "line",
+    [
+        {"kind": "heartbeat", "at": 1, "content": {}},
+        {"kind": "heartbeat", "at": 1},
+        {"kind": "missing epochs", "at": 1, "content": {"rows": [{}]}},
+    ],
+    ids=["kind", "no content", "nested content"],
 )
-def test_call_that_this_version_does_not_know_keeps_its_journal_only(switch, tmp_path, capsys, line):
+def test_call_that_this_version_does_not_know_keeps_its_journal_only(switch, tmp_path, capsys, caplog, line):
     switch.kill()
     train(tmp_path)
     train(tmp_path, run_id="1" * 32)
     records = journal_of(ID).folder / RECORDS
     with records.open("a") as stream:
-        stream.write(f"\n{json.dumps(line | {'at': 1})}\n")
+        stream.write(f"\n{json.dumps(line)}\n")
     before = records.read_bytes()
     switch.revive()
     with pytest.raises(StoreError, match="1 of 2 runs still wait"):
         sync()
     (sentence,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith(f"run {ID}: ")]
-    assert f"{records} is damaged or written by a newer version" in sentence
-    assert f"{line['kind']!r}: use the version of emotion-detection that has written it, or delete" in sentence
+    assert f"{records} is damaged or written by a newer version, its kind is {line['kind']!r}: use the" in sentence
     assert records.read_bytes() == before
     assert [run.data.tags[LOCAL_ID] for run in all_runs()] == ["1" * 32]
+    caplog.clear()
     evaluate(ID, tmp_path)  # in the order of the calls
+    number = len(before.splitlines()) // 2 - 1  # a line for each call, and the first one
+    assert caplog.messages[-1].startswith(
+        f"MLflow cannot get what it has missed of this run (call {number} in {RECORDS} is damaged or written by a "
+        f"newer version, its kind is {line['kind']!r}). The stage continues, and what "
+    )
+    assert caplog.messages[-1].endswith("`emotion-detection sync` delivers it when it can be sent.")
     assert records.read_bytes().startswith(before)
     assert len(records.read_bytes()) > len(before)
+
+
+def test_artifacts_without_their_files_are_kept(switch, tmp_path, capsys):
+    switch.kill()
+    train(tmp_path)
+    waiting = journal_of(ID)
+    number = next(line["number"] for line in waiting.pending() if line["kind"] == "artifacts")
+    (file,) = [path for path in waiting.files(number).rglob("*") if path.is_file()]
+    content = file.read_bytes()
+    file.unlink()
+    switch.revive()
+    with pytest.raises(StoreError, match="1 of 1 runs still wait"):
+        sync()
+    assert f"has no files, they should be in files/{number}: use the version" in capsys.readouterr().out
+    file.write_bytes(content)
+    sync()
+    check_complete()
+
+
+def test_call_that_raises_any_error_does_not_stop_the_others(switch, tmp_path, monkeypatch, capsys):
+    send = calls.send
+
+    def fail(run_id, call):
+        if mlflow.MlflowClient().get_run(run_id).data.tags[LOCAL_ID] == ID:
+            raise TypeError("not a number")
+        send(run_id, call)
+
+    switch.kill()
+    train(tmp_path)
+    train(tmp_path, run_id="1" * 32)
+    switch.revive()
+    with monkeypatch.context() as patch:
+        patch.setattr(calls, "send", fail)
+        with pytest.raises(StoreError, match="1 of 2 runs still wait"):
+            sync()
+    (sentence,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith(f"run {ID}: ")]
+    assert "cannot be sent, TypeError: not a number: use the version" in sentence
+    sync()
+    assert [run.info.status for run in all_runs()] == ["FINISHED"] * 2
+    assert not journals()
+
+
+def test_later_journal_of_a_run_waits_for_the_earlier_one(switch, tmp_path, monkeypatch, capsys):
+    run_id = train(tmp_path)
+    switch.kill()
+    evaluate(run_id, tmp_path)
+    first = journal_of(run_id)
+    records = first.folder / RECORDS
+    complete = records.read_text()
+    records.write_text(complete + '\n{"kind": "heartbeat", "at": 1, "content": {}}\n')
+    monkeypatch.setattr(journal, "WAIT_S", 0)
+    monkeypatch.setattr(delivery, "WAIT_S", 0)
+
+    def write_beside():
+        with stage_run(run_id) as run:
+            run.note("Scores", "newer")
+
+    time.sleep(0.01)  # the journals are ordered by their milliseconds
+    with first.lock(), ThreadPoolExecutor(1) as pool:
+        pool.submit(write_beside).result()
+    second = first.folder.with_name(f"{run_id}.2")
+    switch.revive()
+    with pytest.raises(StoreError, match="2 of 2 runs still wait"):
+        sync()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1] == f"run {run_id}: {second} waits until {first.folder} is delivered, which is earlier"
+    with first.lock(), ThreadPoolExecutor(1) as pool:  # a running process delivers the first one itself
+        assert "2 of 2 runs still wait" in str(pool.submit(sync).exception())
+    assert "mlflow.note.content" in all_runs()[0].data.tags
+    assert "newer" not in all_runs()[0].data.tags["mlflow.note.content"]
+    records.write_text(complete)  # as the version delivers it that knows the call
+    sync()
+    assert all_runs()[0].data.tags["mlflow.note.content"].endswith("### Scores\n\nnewer\n\n")
+    assert not journals()
 
 
 @pytest.mark.slow
@@ -437,7 +524,6 @@ def test_database_that_freezes_gets_the_rest_later(store, tmp_path, monkeypatch,
 
     with postgres.server() as address, proxy(make_url(address).port or 0) as front, ThreadPoolExecutor(1) as pool:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", make_url(address).set(port=front.port).render_as_string(False))
-        runs.connect()
         freeze(0)
         training = pool.submit(train, tmp_path, before=freeze)
         try:
@@ -551,9 +637,45 @@ def test_which_answers_are_outages(status, expected, monkeypatch):
 def test_limits_of_requests_are_restored(monkeypatch):
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
-    monkeypatch.setenv("PGCONNECT_TIMEOUT", "8")
     with outages.bounded(3):
-        assert os.environ["PGCONNECT_TIMEOUT"] == "3"
         assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 0
     assert mlflow.environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 9
-    assert os.environ["PGCONNECT_TIMEOUT"] == "8"
+
+
+@pytest.mark.usefixtures("connection_variables")
+@pytest.mark.parametrize(
+    ("own", "expected"), [("2", "3"), ("8", "8"), ("60", "60"), ("10", "3"), ("0", "3"), ("soon", "3")]
+)
+def test_longer_limit_of_the_user_for_a_database_is_kept(monkeypatch, own, expected):
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", own)
+    with outages.bounded(3):
+        assert os.environ["PGCONNECT_TIMEOUT"] == expected
+    assert os.environ["PGCONNECT_TIMEOUT"] == own
+
+
+def test_requests_of_a_stage_are_limited_from_the_start(store, monkeypatch):  # noqa: ARG001
+    """The first connection is made within shorter limits, after which these must remain."""
+    limits = {"PGCONNECT_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    for name in limits:
+        monkeypatch.delenv(name, raising=False)
+    with stage_run(ID, create=True):
+        assert {name: os.environ.get(name) for name in limits} == limits
+
+
+@pytest.mark.parametrize(
+    ("uri", "pool"), [("postgresql://127.0.0.1/base", "NullPool"), ("mysql://127.0.0.1/base", None)]
+)
+def test_only_postgresql_gets_a_connection_for_each_request(store, monkeypatch, uri, pool):  # noqa: ARG001
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(runs, "_probe_database", lambda _: None)
+    assert "MLFLOW_SQLALCHEMYSTORE_POOLCLASS" not in os.environ  # the tests before have left none
+    runs.connect()
+    assert os.environ.get("MLFLOW_SQLALCHEMYSTORE_POOLCLASS") == pool
+
+
+def test_pool_of_the_user_is_kept(store, monkeypatch):  # noqa: ARG001
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1/base")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "5")
+    monkeypatch.setattr(runs, "_probe_database", lambda _: None)
+    runs.connect()
+    assert "MLFLOW_SQLALCHEMYSTORE_POOLCLASS" not in os.environ

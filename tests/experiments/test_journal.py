@@ -127,14 +127,39 @@ def test_stage_writes_beside_a_journal_that_is_delivered(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"kind": "delivered"}', '{"kind": "delivered", "calls": "2"}', '{"kind": "tags"}', '{"kind": []}', "[]"]
+    ("line", "kind"),
+    [
+        ('{"kind": "delivered"}', "damaged"),
+        ('{"kind": "delivered", "calls": "2"}', "damaged"),
+        ('{"kind": "tags"}', "tags"),
+        ('{"kind": "tags", "at": 1.5, "content": {}}', "tags"),
+        ('{"kind": "tags", "at": 1, "content": []}', "tags"),
+        ('{"kind": []}', "damaged"),
+        ("[]", "damaged"),
+        ("1", "damaged"),
+        ("[" * 100_000 + "]" * 100_000, "damaged"),
+    ],
 )
-def test_damaged_line_does_not_count(line):
+def test_damaged_line_is_a_call_without_a_content(line, kind):
     written = journal_of(ID)
     written.add("params", 1, {})
     with (written.folder / RECORDS).open("a") as stream:
         stream.write(f"\n{line}\n")
-    assert kinds() == ["params"]
+    written.add("artifacts", 1, {}, lambda folder: (folder / "a").touch())
+    pending = journal_of(ID).pending()
+    assert [(one["kind"], one["number"]) for one in pending] == [("params", 1), (kind, 2), ("artifacts", 3)]
+    assert pending[1]["content"] is None
+    assert [path.name for path in written.files(3).iterdir()] == ["a"]
+
+
+def test_damaged_first_line_hides_no_call():
+    written = journal_of(ID)
+    written.add("params", 1, {})
+    path = written.folder / RECORDS
+    path.write_text(path.read_text().replace('"store"', '"place"'))
+    assert not written.exists
+    written.add("tags", 1, {})
+    assert kinds() == ["damaged", "params", "tags"]
 
 
 @pytest.mark.parametrize("run_id", ["", "../../etc", "a/b", "0" * 100])

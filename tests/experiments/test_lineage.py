@@ -218,6 +218,9 @@ def test_former_challenger_is_described_with_what_a_service_has_counted(project)
     line = "  as challenger champion models:/tried/7, faces 9, agreement 0.5"
     assert line in format_record(found)
     assert "as challenger" not in before
+    for damaged in ("[" * 4000, "[1]", "3"):
+        mlflow.MlflowClient().set_model_version_tag(NAME, str(number), "shadow", damaged)
+        assert "as challenger" not in "\n".join(format_record(look_up(f"models:/{NAME}/{number}", project)))
 
 
 def test_version_whose_run_is_gone_is_described(project):

@@ -91,16 +91,26 @@ def test_page_shows_trainings_with_their_scores():
 
 def test_page_of_the_store_is_started_on_loopback(store, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
+    connect = runs.connect
+
+    def connect_to_postgresql():
+        connect()
+        os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
+
+    monkeypatch.setattr(runs, "connect", connect_to_postgresql)
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
     main(["ui", "--port", "5001"])
     assert capsys.readouterr().out.startswith("Open http://127.0.0.1:5001/#/experiments/1/runs?workflowType=")
-    ((program, command),) = started
+    ((program, command, environment),) = started
     assert program == sys.executable
     assert command[1:] == ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5001", "--backend-store-uri", store]
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert "MLFLOW_SQLALCHEMYSTORE_POOLCLASS" not in environment  # a server has many requests at once
 
 
 def test_page_of_a_server_is_only_printed(store, monkeypatch, capsys):
-    monkeypatch.setattr(os, "execv", None)
+    monkeypatch.setattr(os, "execve", None)
     monkeypatch.setattr(overview, "store_uri", lambda: "https://ann:pw-word@tracking.example.org/")
     monkeypatch.setattr(runs, "connect", lambda: mlflow.set_tracking_uri(store))
     main(["ui"])

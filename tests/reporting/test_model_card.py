@@ -173,7 +173,17 @@ def test_card_of_a_former_challenger_says_how_often_it_agreed(drawn):
 
 
 @pytest.mark.parametrize(
-    "shadow", ["", "[]", "{", "null", "[" * 5000, '{"faces": 3}', '{"faces": 3, "agreement": "all"}']
+    "shadow",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        "[" * 5000,
+        '{"faces": 3}',
+        '{"faces": 3, "agreement": "all"}',
+        '{"faces": 0, "agreement": 1}',
+    ],
 )
 def test_damaged_count_of_a_challenger_is_none(shadow):
     assert describe_shadow({"shadow": shadow}) == ""
@@ -190,6 +200,39 @@ def test_wrong_figures_of_a_challenger_are_left_out(drawn, value):
     assert "most frequent differences" not in rows
     card = model_card(CardSubject(results(drawn, right=0.9, tags=tags), "faces version 3"))
     assert not re.search(r"<img", re.sub(r"`[^`]*`", "", card_text(card)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"emotions": ["angry", 5, *EMOTIONS[2:]]},
+        {"emotions": ["angry", 5, *EMOTIONS[2:]], "counts": np.ones((6, 6), int).tolist()},
+        {"emotions": list(EMOTIONS[:6])},
+        {"emotions": None},
+        {"counts": np.ones((7, 6), int).tolist()},
+        {"counts": np.ones((6, 7), int).tolist()},
+        {"counts": [["1"] * 7] * 7},
+    ],
+)
+def test_differences_without_the_emotion_of_each_count_are_left_out(change):
+    assert "most frequent differences" in dict(shadow_rows(shadow_tags()))
+    assert "most frequent differences" not in dict(shadow_rows(shadow_tags(**change)))
+
+
+@pytest.mark.parametrize("champion", ["", "  ", {"a": "b"}, ["z"], 3])
+def test_champion_that_is_no_name_is_left_out(champion):
+    assert "champion" not in dict(shadow_rows(shadow_tags(champion=champion)))
+    assert "faces as another version" in describe_shadow(shadow_tags(champion=champion))
+
+
+@pytest.mark.parametrize("value", [-5, 1.01, 1e300])
+def test_difference_of_probabilities_beyond_their_range_is_left_out(value):
+    assert "mean difference of the probabilities" not in dict(shadow_rows(shadow_tags(mean_difference=value)))
+
+
+@pytest.mark.parametrize(("agreement", "shown"), [(1, "100.0 %"), (1 - 10 / 40_000, "99.9 %"), (0.9949, "99.5 %")])
+def test_agreement_is_complete_only_if_it_is(agreement, shown):
+    assert dict(shadow_rows(shadow_tags(agreement=agreement)))["the same emotion"] == shown
 
 
 def test_tags_of_others_have_no_effect_in_the_card(drawn):

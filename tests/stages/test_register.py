@@ -320,7 +320,7 @@ def dead_store(store, monkeypatch):
     monkeypatch.setattr(outages, "REMOTE", ("sqlite",))
     monkeypatch.setattr(runs, "connect", lambda: None)
     monkeypatch.setattr(delivery, "connect", lambda: None)
-    runs.limit_requests()
+    outages.limit_requests()
     mlflow.set_tracking_uri(store)
     mlflow.set_registry_uri(store)
     return switch

@@ -88,7 +88,7 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
         text = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
         yield from _entry(split or "metrics", text or UNKNOWN)
     yield from _entry("evidence", _evidence(record["evidence"]))
-    if record["shadow"]:
+    if isinstance(record["shadow"], Mapping) and record["shadow"]:
         yield from _entry("as challenger", _evidence(record["shadow"]))
     yield from _entry("reproduced", _reproduction(record["reproduction"]))
     yield from _family(record)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from emotion_detection.errors import EmotionDetectionError, StoreError
+from emotion_detection.errors import EmotionDetectionError, StoreError, shorten
 from emotion_detection.experiments.journal import BusyError, exclusive_delivery, journals
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def _register_waiting() -> Iterator[str]:
                 if isinstance(error, OutageError):
                     check_store()  # a store that responds has refused only this model
                 yield f"the model of the run {journal.run_id} is not registered: {error}"
+            except (OSError, LookupError, TypeError, ValueError) as error:
+                yield (
+                    f"the model of the run {journal.run_id} is not registered, as {journal.registration} has a damaged "
+                    f"or missing file ({type(error).__name__}: {shorten(error)}): restore it, or delete this folder "
+                    "and run `make repro`, which registers the model of the present files"
+                )
 
 
 def _describe(delivery: "Delivery") -> str:

@@ -16,10 +16,12 @@ def ui(*, port: int = 5000) -> None:
     """
     from emotion_detection.experiments import overview, store_location  # MLflow takes seconds to import
 
+    environment = dict(os.environ)  # without the limits of this process: a server needs its pool of connections
     server = overview.server_address()
     page = overview.page_of_runs(server or f"http://127.0.0.1:{port}")
     print(f"Open {page}", flush=True)
     if server is None:
-        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a third of the memory
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a third of the memory
         command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-        os.execv(sys.executable, [sys.executable, *command, "--backend-store-uri", store_location.store_uri()])
+        arguments = [sys.executable, *command, "--backend-store-uri", store_location.store_uri()]
+        os.execve(sys.executable, arguments, environment)

@@ -3,12 +3,13 @@
 A call can be repeated without an effect: a store that has taken it, but could not say so, gets it a second time.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
@@ -138,24 +139,73 @@ KINDS: dict[str, Callable[[str, Call], None]] = {
     "start": _start,
     "end": _end,
 }
-# What the content of a call must have, by its kind.
-FIELDS: dict[str, dict[str, type]] = {
-    "params": {"params": dict},
-    "stage params": {"params": dict},
-    "metrics": {"values": dict, "step": int},
-    "missing epochs": {"rows": list},
-    "tags": {"tags": dict},
-    "note": {"title": str, "text": str},
-    "dataset": {"dataset": dict, "split": str, "tags": dict},
+MAX_INTEGER = 2**63 - 1  # of a database
+STATUSES = ("FINISHED", "FAILED", "KILLED")  # of a run that has ended
+Check = Callable[[Any], bool]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
+def _is_numbers(value: object) -> bool:
+    """NaN and the infinite numbers are metrics too."""
+    return isinstance(value, dict) and all(isinstance(one, float) or _is_integer(one) for one in value.values())
+
+
+def _are_epochs(value: object) -> bool:
+    """Whether it is a list of rows of a history, each with the whole number of its epoch, which may be a float."""
+    rows: list[Any] = value if isinstance(value, list) else [None]
+    return all(_is_numbers(row) and float(row.get("epoch", math.nan)).is_integer() for row in rows)
+
+
+def _is_dataset(value: object) -> bool:
+    return isinstance(value, dict) and _has_fields(value, DATASET_FIELDS)
+
+
+def _has_fields(content: Content, fields: Mapping[str, Check]) -> bool:
+    """Whether all fields are right, and there are no others."""
+    return content.keys() <= fields.keys() and all(check(content.get(name)) for name, check in fields.items())
+
+
+DATASET_FIELDS: dict[str, Check] = {
+    **dict.fromkeys(DATASET_KEYS, _is_text),
+    **dict.fromkeys(("schema", "profile"), _is_text_or_none),
+}
+# What the content of a call has, by its kind.
+FIELDS: dict[str, dict[str, Check]] = {
+    "params": {"params": _is_texts},
+    "stage params": {"params": _is_texts},
+    "metrics": {"values": _is_numbers, "step": _is_integer},
+    "missing epochs": {"rows": _are_epochs},
+    "tags": {"tags": _is_texts},
+    "note": {"title": _is_text, "text": _is_text},
+    "dataset": {"dataset": _is_dataset, "split": _is_text, "tags": _is_texts},
     "artifacts": {},
-    "start": {"tags": dict},
-    "end": {"status": str, "reason": str},
+    "start": {"tags": _is_texts, "name": _is_text_or_none, "create": lambda value: value in (None, False, True)},
+    "end": {"status": STATUSES.__contains__, "reason": _is_text},
 }
 
 
-def is_known(kind: str, content: Content) -> bool:
-    """Whether this version can send a call of this kind and content. A newer version may have written another one."""
-    return kind in KINDS and all(isinstance(content.get(name), one) for name, one in FIELDS[kind].items())
+def is_known(kind: str, at: int, content: object) -> bool:
+    """Whether this version can send a call of this kind, time and content.
+
+    A newer version may have written another one, or the journal is damaged.
+    """
+    is_call = kind in KINDS and isinstance(content, dict) and 0 <= at <= MAX_INTEGER
+    return is_call and _has_fields(cast(Content, content), FIELDS[kind])
 
 
 def write_artifacts(files: Mapping[str, bytes | Path], folder: Path) -> None:

@@ -20,6 +20,7 @@ from emotion_detection.errors import StoreError, shorten
 from emotion_detection.experiments import calls
 from emotion_detection.experiments.calls import Call
 from emotion_detection.experiments.journal import (
+    FILES,
     RECORDS,
     WAIT_S,
     BusyError,
@@ -30,7 +31,7 @@ from emotion_detection.experiments.journal import (
     journals,
     writable,
 )
-from emotion_detection.experiments.outages import OutageError, bounded, variables
+from emotion_detection.experiments.outages import JournalError, OutageError, bounded, variables
 from emotion_detection.experiments.runs import (
     EPOCH_TIMEOUT_S,
     EXPERIMENT,
@@ -40,7 +41,6 @@ from emotion_detection.experiments.runs import (
     Run,
     begin,
     connect,
-    limit_requests,
     new_tags,
     permitted,
     project_experiment,
@@ -54,6 +54,7 @@ LOCAL_ID = "local_run_id"  # the tag with the ID that a stage has chosen before 
 COMMAND = "`emotion-detection sync`"
 LOST_S = 25  # after this time in failed calls, a stage leaves the store alone: a pipeline loses less than a minute
 MAX_BATCH = 50  # epochs in one request
+UNSENDABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # from a damaged call
 
 logger = logging.getLogger(__name__)
 
@@ -90,24 +91,24 @@ class Outbox:
                 with self.breaker.attempt(), translate_errors():
                     calls.send(self.stored_id, call)
             except OutageError as error:
-                self.warn(error.reason)
+                self.warn(error)
             else:
                 return
         self._keep(call)
         self._flush()
 
-    def warn(self, reason: str) -> None:
+    def warn(self, error: StoreError) -> None:
         """Say once what happens to the calls."""
         if not self._warned:
+            outage = error if isinstance(error, OutageError) else OutageError("", shorten(error))
             other = self.journal.exists and not self.journal.is_for_present_store
             logger.warning(
-                "MLflow does not respond (%s). The stage continues, and what %s misses is kept in %s. %s delivers it "
-                "when %s.",
-                reason,
+                "%s. The stage continues, and what %s misses is kept in %s. %s delivers it when %s.",
+                outage.sentence,
                 self.journal.store if other else redact_uri(store_uri()),
                 self.journal.folder,
                 COMMAND,
-                "MLFLOW_TRACKING_URI is this address" if other else "MLflow responds again",
+                "MLFLOW_TRACKING_URI is this address" if other else outage.until,
             )
         self._warned = True
 
@@ -127,7 +128,7 @@ class Outbox:
             with self.breaker.attempt():
                 self.stored_id = deliver(self.journal).run_id
         except StoreError as error:
-            self.warn(error.reason if isinstance(error, OutageError) else shorten(error))
+            self.warn(error)
             return
         _remove_if_done(self.journal)
         self._waits = False
@@ -167,7 +168,7 @@ def _begin(run_id: str, name: str | None, tags: Mapping[str, str], create: bool,
             active = _begin_in_store(outbox.journal, name, all_tags, create)
     except OutageError as error:
         outbox.journal = journal_of(attached or run_id)
-        outbox.warn(error.reason)
+        outbox.warn(error)
         content = {"name": name, "create": create and not attached, "tags": _first_tags(name, all_tags, create)}
     else:
         outbox.stored_id = active.info.run_id
@@ -216,7 +217,6 @@ def _first_tags(name: str | None, tags: Mapping[str, str], create: bool) -> dict
 @translate_errors()
 def check_store() -> None:
     """Ask the store for something small. Raises OutageError if it does not respond."""
-    limit_requests()
     connect()
     with bounded(EPOCH_TIMEOUT_S):
         mlflow.MlflowClient().search_experiments(max_results=1)
@@ -264,13 +264,21 @@ def _find(local_id: str) -> list[mlflow.entities.Run]:
     return sorted(found, key=lambda run: (PROCESS not in run.data.tags, run.info.start_time))
 
 
-@translate_errors()
 def deliver(journal: Journal) -> Delivery:
     """Send the calls of a journal to the store, in their order. It can be killed and repeated at any moment.
 
-    Raises OutageError if the store does not respond or the journal is from a newer version, and StoreError if the store
-    does not have the run. Hold its lock before.
+    Raises OutageError if the store does not respond, JournalError if the journal is damaged or from a newer version,
+    and StoreError if the store does not have the run. Hold its lock before.
     """
+    try:
+        return _deliver(journal)
+    except UNSENDABLE as error:
+        fault = f"cannot be sent, {type(error).__name__}: {shorten(error)}"
+        raise _journal_error(journal, "a call", fault) from error
+
+
+@translate_errors()
+def _deliver(journal: Journal) -> Delivery:
     pending = journal.pending()
     _check_calls(journal, pending)
     connect()
@@ -291,15 +299,25 @@ def deliver(journal: Journal) -> Delivery:
 
 
 def _check_calls(journal: Journal, pending: Sequence[Line]) -> None:
-    """Raise OutageError for a call that this version cannot send. Later calls must not overtake it."""
-    unknown = (line for line in pending if not calls.is_known(line["kind"], line["content"]))
-    if line := next(unknown, None):
-        reason = f"call {line['number']} in {journal.folder / RECORDS} is damaged or written by a newer version"
-        raise OutageError(
-            f"{reason}, its kind is {shorten(line['kind'], 40)!r}: use the version of emotion-detection that has "
-            f"written it, or delete {journal.folder}, which contains what the store has missed",
-            reason,
-        )
+    """Raise JournalError for a call that this version cannot send. Later calls must not overtake it."""
+    for line in pending:
+        number = line["number"]
+        if not calls.is_known(line["kind"], line["at"], line["content"]):
+            kind = shorten(line["kind"], 40)
+            raise _journal_error(
+                journal, f"call {number}", f"is damaged or written by a newer version, its kind is {kind!r}"
+            )
+        if line["kind"] == "artifacts" and not any(path.is_file() for path in journal.files(number).rglob("*")):
+            raise _journal_error(journal, f"call {number}", f"has no files, they should be in {FILES}/{number}")
+
+
+def _journal_error(journal: Journal, call: str, fault: str) -> JournalError:
+    """fault: what is wrong with the call, as the rest of a sentence."""
+    return JournalError(
+        f"{call} in {journal.folder / RECORDS} {fault}: use the version of emotion-detection that has written it, or "
+        f"delete {journal.folder}, which contains what the store has missed",
+        f"{call} in {RECORDS} {fault}",
+    )
 
 
 def _create(journal: Journal, pending: Sequence[Line]) -> str:
@@ -325,16 +343,34 @@ def _batches(pending: Sequence[Line]) -> Iterator[list[Line]]:
 def deliver_waiting(timeout_s: float | None = None) -> Iterator[Delivery]:
     """Deliver all journals of the present store, oldest first. Those of running processes are left to them.
 
-    A model that waits for its registration stays in its journal. timeout_s: see exclusive_delivery. Raises OutageError
-    if the store does not respond.
+    A later journal of a run waits until the earlier one is delivered. A model that waits for its registration stays in
+    its journal. timeout_s: see exclusive_delivery. Raises OutageError if the store does not respond.
     """
     if not journals():
         return
+    left: dict[str, Delivery] = {}  # by the run
     with exclusive_delivery(timeout_s):
         for journal in journals():
-            if journal.is_for_present_store:
-                with suppress(BusyError), journal.lock(0):
-                    yield from _deliver_one(journal)
+            if not journal.is_for_present_store:
+                continue
+            if earlier := left.get(journal.run_id):
+                yield from _postpone(journal, earlier)
+                continue
+            try:
+                with journal.lock(0):
+                    for delivery in _deliver_one(journal):
+                        if delivery.error:
+                            left[journal.run_id] = delivery
+                        yield delivery
+            except BusyError:
+                left[journal.run_id] = Delivery(journal, "")
+
+
+def _postpone(journal: Journal, earlier: Delivery) -> Iterator[Delivery]:
+    """Leave a journal alone, as an earlier one of the same run is not delivered: its calls must not overtake others."""
+    if journal.pending():
+        reason = f"{journal.folder} waits until {earlier.journal.folder} is delivered, which is earlier"
+        yield Delivery(journal, "", error=f"run {journal.run_id}: {reason}", outage=earlier.outage)
 
 
 def _deliver_one(journal: Journal) -> Iterator[Delivery]:

@@ -2,7 +2,7 @@
 
 A journal has a line of JSON for each call, in the order and with the times in which a stage made them, and copies of
 the files. Lines are only added: also the number of lines that the store has taken. A line that a killed process has
-not finished does not count.
+not finished does not count. Any other line that cannot be read is kept as a call, so that it is not lost unnoticed.
 """
 
 import json
@@ -27,6 +27,7 @@ WAIT_S = 5  # how long a stage waits for it
 MOST_JOURNALS = 9  # of one run
 RECORDS, FILES, REGISTRATION = "records.jsonl", "files", "registration"
 JOURNAL, DELIVERED = "journal", "delivered"  # kinds of lines that are no calls
+DAMAGED = "damaged"  # the kind of a line without one, which no version can send
 RUN_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 Line = dict[str, Any]
 # What a line must have, by its kind; other kinds are calls.
@@ -129,7 +130,8 @@ class Journal:
         except OSError:
             return []
         lines = [line for part in text.split("\n") if (line := _parse(part))]
-        return lines if lines and lines[0]["kind"] == JOURNAL else []
+        has_begun = any(line["kind"] == JOURNAL for line in lines)
+        return sorted(lines, key=lambda line: line["kind"] != JOURNAL) if has_begun else []
 
     def _write(self, line: Line) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,14 +143,20 @@ class Journal:
 
 
 def _parse(text: str) -> Line | None:
+    """A line; None for a text that a killed process has not finished. A damaged line is a call without a content."""
     try:
         line = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
-        return None
-    fields = FIELDS.get(line["kind"], CALL_FIELDS)
-    return line if all(isinstance(line.get(name), kind) for name, kind in fields.items()) else None
+    except RecursionError:
+        line = None
+    kind = line.get("kind") if isinstance(line, dict) else None
+    if not isinstance(kind, str):
+        return {"kind": DAMAGED, "at": 0, "content": None}
+    fields = FIELDS.get(kind, CALL_FIELDS)
+    if all(isinstance(line.get(name), one) for name, one in fields.items()):
+        return dict(line)
+    return {"kind": DAMAGED if kind in FIELDS else kind, "at": 0, "content": None}
 
 
 def journal_of(run_id: str) -> Journal:

@@ -169,7 +169,7 @@ def _data(tags: Mapping[str, str], run_id: str | None) -> Record | None:
 def _stored_json(tags: Mapping[str, str], key: str) -> Any:
     try:
         return json.loads(tags.get(key, "null"))
-    except ValueError:
+    except (ValueError, RecursionError):  # it is damaged, or nested too deeply
         return None
 
 

@@ -18,6 +18,7 @@ REMOTE = ("http://", "https://", "postgresql", "mysql", "mssql")  # other stores
 REFUSED = (401, 403, 408, 429)  # HTTP statuses of a server that may accept the same request later; and all from 500 on
 SERVER_ERROR = 500
 CONNECT_TIMEOUT = "PGCONNECT_TIMEOUT"  # a variable of PostgreSQL's client: seconds, at least 2
+CONNECT_TIMEOUT_S = 10  # its default here
 # What is wrong, by a part of MLflow's message.
 REASONS = (
     (r"error code (401|403)\b", "it refuses the login, HTTP status {}"),
@@ -33,12 +34,29 @@ REASONS = (
 class OutageError(StoreError):
     """The store cannot take something now: it does not respond, fails or refuses the login. It may succeed later.
 
-    reason: what is wrong, in a few words.
+    reason: what is wrong, in a few words. sentence: the same as a sentence without its period. until: when the same
+    request succeeds.
     """
+
+    until = "MLflow responds again"
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    @property
+    def sentence(self) -> str:
+        return f"MLflow does not respond ({self.reason})"
+
+
+class JournalError(OutageError):
+    """What a store has missed of a run cannot be sent, as it is damaged or written by a newer version."""
+
+    until = "it can be sent"
+
+    @property
+    def sentence(self) -> str:
+        return f"MLflow cannot get what it has missed of this run ({self.reason})"
 
 
 def is_outage(error: BaseException) -> bool:
@@ -65,13 +83,28 @@ def describe_outage(text: str) -> str:
     return next((words.format(match[1]) for match, words in found if match), shorten(scrub(text, store_uri())))
 
 
+def limit_requests() -> None:
+    """Let a server that does not respond cost less than a minute, unless the user has other limits."""
+    # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault(CONNECT_TIMEOUT, str(CONNECT_TIMEOUT_S))
+
+
 @contextmanager
 def bounded(timeout_s: int, *, retries: int = 0) -> Iterator[None]:
-    """Let calls to a server fail soon."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
-    limits |= dict.fromkeys(("MLFLOW_HTTP_REQUEST_TIMEOUT", CONNECT_TIMEOUT), str(timeout_s))
-    with variables(limits):
+    """Let calls to a server fail soon. Afterwards, the limits of `limit_requests` or of the user hold again."""
+    limit_requests()  # before: a default that the body sets would be removed at its end
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
+    with variables(limits | {CONNECT_TIMEOUT: _connect_timeout(timeout_s)}):
         yield
+
+
+def _connect_timeout(timeout_s: int) -> str:
+    """The limit, or a longer one of the user, whose database may need it. The default is not the user's."""
+    present = os.environ[CONNECT_TIMEOUT]
+    is_longer = present.isdecimal() and int(present) > timeout_s
+    return present if is_longer and present != str(CONNECT_TIMEOUT_S) else str(timeout_s)
 
 
 @contextmanager

@@ -32,11 +32,11 @@ from emotion_detection.experiments import calls
 from emotion_detection.experiments.calls import Call
 from emotion_detection.experiments.liveness import has_exited, this_process
 from emotion_detection.experiments.outages import (
-    CONNECT_TIMEOUT,
     OutageError,
     bounded,
     describe_outage,
     is_outage,
+    limit_requests,
     variables,
 )
 from emotion_detection.experiments.relocation import ARTIFACTS, relocate
@@ -48,7 +48,6 @@ NOTE = calls.NOTE  # the tag with the description of a run
 EXPERIMENT = "emotion-detection"
 SQLITE_TIMEOUT_S = 60  # how long to wait for another process that has locked the SQLite file
 LOCK_TIMEOUT_S = 600  # how long to wait for another process that registers a model
-CONNECT_TIMEOUT_S = 10  # for a database server
 POOL = "MLFLOW_SQLALCHEMYSTORE_"  # the beginning of the variables for MLflow's connections to a database
 EPOCH_TIMEOUT_S = 5  # for what can be logged later, such as the metrics of an epoch
 END_TIMEOUT_S = 1  # for the end of a run, which has been sent before
@@ -91,7 +90,6 @@ def connect() -> None:
     """
     limit_requests()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault(CONNECT_TIMEOUT, str(CONNECT_TIMEOUT_S))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
     # A server that does not respond is one warning of this module.
     for name in ("urllib3.connectionpool", "mlflow.system_metrics.system_metrics_monitor"):
@@ -104,22 +102,16 @@ def connect() -> None:
     if path is not None:
         _prepare_file(path)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
-        _limit_connections()
+        if uri.startswith("postgresql"):
+            _limit_connections()
         _probe_database(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL_S)
 
 
-def limit_requests() -> None:
-    """Let a server that does not respond cost less than a minute, unless the user has other limits."""
-    # An unreachable server never loses a run, so there is no need for MLflow's retries, which take minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-
-
 def _limit_connections() -> None:
-    """Let MLflow open a connection to the database for each request, unless the user has set a pool.
+    """Let MLflow open a connection to PostgreSQL for each request, unless the user has set a pool.
 
     Only the time for opening it has a limit: a request on an open connection to a database that froze would never end.
     """

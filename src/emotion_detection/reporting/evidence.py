@@ -11,6 +11,7 @@ from emotion_detection.reporting.templating import one_line
 
 MAX_MB = 1e6
 SHOWN_DIFFERENCES = 3
+MOST_OF_ALL = 99.9  # % of a share that is not all
 POINTS = {"accuracy": "gain in accuracy", "macro_f1": "gain in macro-F1"}
 
 
@@ -54,11 +55,11 @@ def shadow_rows(tags: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a service has counted about a version as its challenger, as names and values; empty without a count."""
     shadow = _read_shadow(tags)
     faces, agreement = _count(shadow.get("faces")), _share(shadow.get("agreement"))
-    if faces is None or agreement is None:
+    if not shadow.get("faces") or faces is None or agreement is None:
         return []
-    difference = _number(shadow.get("mean_difference"))
+    champion, difference = shadow.get("champion"), _fraction(shadow.get("mean_difference"))
     rows = [
-        ("champion", shadow.get("champion")),
+        ("champion", champion.strip() if isinstance(champion, str) else None),
         ("faces read by both", faces),
         ("the same emotion", agreement),
         ("most frequent differences", "; ".join(_differences(shadow.get("emotions"), shadow.get("counts")))),
@@ -91,14 +92,19 @@ def _read_shadow(tags: Mapping[str, str]) -> dict[str, Any]:
 def _differences(emotions: object, counts: object) -> list[str]:
     """How often the champion (first) and the challenger have seen different emotions, the most frequent ones first.
 
-    counts: faces by the champion's emotion (rows) and the challenger's.
+    counts: faces by the champion's emotion (rows) and the challenger's. Empty if one of them is wrong, as names and
+    numbers would not belong together.
     """
-    names, table = _texts(emotions), counts if isinstance(counts, list) else []
+    names = _texts(emotions)
+    if names != emotions or not isinstance(counts, list) or len(counts) != len(names):
+        return []
+    if not all(isinstance(row, list) and len(row) == len(names) and all(map(is_count, row)) for row in counts):
+        return []
     found = [
         (count, first, second)
-        for first, row in zip(names, table, strict=False)
-        for second, count in zip(names, row if isinstance(row, list) else [], strict=False)
-        if first != second and is_count(count) and count
+        for first, row in zip(names, counts, strict=True)
+        for second, count in zip(names, row, strict=True)
+        if first != second and count
     ]
     found.sort(key=lambda one: -one[0])
     return [f"{first} → {second} {count:,}" for count, first, second in found[:SHOWN_DIFFERENCES]]
@@ -130,9 +136,17 @@ def _texts(values: object) -> list[str]:
     return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
+def _fraction(value: object) -> float | None:
+    fraction = _number(value)
+    return fraction if fraction is not None and 0 <= fraction <= 1 else None
+
+
 def _share(value: object) -> str | None:
-    share = _number(value)
-    return f"{100 * share:.1f} %" if share is not None and 0 <= share <= 1 else None
+    """A share in percent; 100.0 % only if it is all."""
+    share = _fraction(value)
+    if share is None:
+        return None
+    return f"{100 * share if share == 1 else min(100 * share, MOST_OF_ALL):.1f} %"
 
 
 def _p_value(value: object) -> str | None:

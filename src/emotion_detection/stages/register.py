@@ -142,13 +142,13 @@ def register(paths: RegisterPaths) -> None:
         with writable(run_id) as journal:
             _postpone(paths, journal)
         logger.warning(
-            "MLflow does not respond (%s). The stage continues: what it would register is kept in %s, and "
-            "`emotion-detection sync` registers it when MLflow responds again.", error.reason, journal.folder
+            "%s. The stage continues: what it would register is kept in %s, and `emotion-detection sync` registers it "
+            "when %s.", error.sentence, journal.folder, error.until
         )  # fmt: skip
         data = json.loads(paths.data_report.read_text())
         sentence = f"{model_name(data['dataset'])}: {NOT_REGISTERED}"
         result = {"name": model_name(data["dataset"]), "version": None, "run_id": run_id, "promoted": False}
-        result["reason"] = f"{NOT_REGISTERED}: MLflow does not respond ({error.reason})"
+        result["reason"] = f"{NOT_REGISTERED}: {error.sentence}"
     else:
         _forget(journal)
     _write_result(result, paths.registered)
