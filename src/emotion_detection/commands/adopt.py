@@ -75,6 +75,8 @@ def _merge(tree: Any, fragment: Any) -> None:
 
 def _set(tree: Any, key: Any, value: Any) -> None:
     if isinstance(value, list) and isinstance(tree.get(key), list):
+        if not value or not tree[key]:
+            tree[key].fa.set_flow_style()  # an empty list has brackets; ruamel would write its values without them
         tree[key][:] = value  # in place: keeps the brackets and the comment after them
     else:
         tree[key] = value
