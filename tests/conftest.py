@@ -91,6 +91,7 @@ def store(migrated_store, tmp_path, monkeypatch, connection_variables):  # noqa:
     """The URI of an empty MLflow store. The working directory is a project of its own, which holds the artifacts."""
     import mlflow
 
+    _forget_address()  # of a test that has connected without this fixture
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "dvc.yaml").touch()
@@ -101,5 +102,11 @@ def store(migrated_store, tmp_path, monkeypatch, connection_variables):  # noqa:
     yield uri
     while mlflow.active_run():
         mlflow.end_run()
+    _forget_address()
+
+
+def _forget_address() -> None:
+    import mlflow
+
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
