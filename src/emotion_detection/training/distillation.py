@@ -81,7 +81,7 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
 
     A target is (1 - weight) * `label_targets` + weight * softened soft label. Soft labels for the unchanged faces are
     part of the first array. `batches` adds soft labels for augmented faces, of a file or of `Teachers`: teacher and
-    student then see the same input (Beyer et al. 2022, arXiv 2106.05237).
+    student then see the same input (Beyer et al. 2022, arXiv 2106.05237), unless teachers_see is "moved".
 
     Raise ModelError if the file of soft labels is missing, damaged or made for other faces, and ConfigError if it was
     made with another augmentation, or if train.votes needs votes that the faces do not have.
@@ -100,7 +100,7 @@ def targets(train: Train, faces: Faces) -> tuple[Probabilities, Probabilities | 
 
 
 class Teachers:
-    """Models that label each batch as the student sees it, so that no view of a face repeats."""
+    """Models that label each batch, so that no view of a face repeats. `batches` decides which view they see."""
 
     def __init__(self, distillation: Distillation) -> None:
         """Raise ModelError if a file of distillation.teachers is missing or not a usable model."""
