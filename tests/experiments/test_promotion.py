@@ -214,6 +214,22 @@ def test_process_that_slept_does_not_leave_its_old_move_in_place(client, monkeyp
     assert ledger.read(NAME).applied == len(moves())
 
 
+def test_old_move_that_is_just_being_corrected_is_not_entered(client, monkeypatch):
+    accept(1)
+    give(2)
+    client.set_registered_model_alias(NAME, "champion", "1")  # what a process that has slept does
+
+    def correct(seconds):
+        waited.append(seconds)
+        client.set_registered_model_alias(NAME, "champion", "2")
+
+    waited: list[float] = []
+    monkeypatch.setattr(promotion.time, "sleep", correct)
+    give(3)
+    assert moves() == [("register", None, 1), ("promote", 1, 2), ("promote", 2, 3)]
+    assert waited == [promotion.SECONDS_TO_CORRECT]
+
+
 def test_rollback_is_about_the_version_that_the_user_saw(client, monkeypatch):
     accept(1)
     accept(2)

@@ -405,6 +405,19 @@ def test_one_changed_weight_is_named(tmp_path):
     assert weight_difference(first, second) == "1 of 1 arrays of weights differ, by up to 0.5"
 
 
+@pytest.mark.parametrize(
+    ("operation", "difference"), [("Transpose", ""), ("Relu", "the networks have other operations")]
+)
+def test_operations_that_only_change_the_layout_are_no_difference(tmp_path, operation, difference):
+    first, second = write_linear(tmp_path / "first.onnx"), tmp_path / "second.onnx"
+    model = onnx.load(first)
+    model.graph.node[0].output[0] = "before"
+    model.graph.node.insert(1, onnx.helper.make_node(operation, ["before"], ["floats"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 2]), "new_shape__1"))
+    onnx.save(model, second)
+    assert weight_difference(first, second) == difference
+
+
 def test_other_networks_are_named(tmp_path):
     first = write_linear(tmp_path / "first.onnx")
     second = write_linear(tmp_path / "second.onnx", side=24)

@@ -5,6 +5,7 @@ was interrupted is completed by the next operation, and one that another program
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,6 +22,7 @@ from emotion_detection.experiments.runs import connect, exclusive_store, transla
 
 EVIDENCE = "evidence"  # a tag of a version: the comparison with the version that had the alias, as JSON
 SUMMARY = ("verdict", "opponent", "mcnemar_p")  # what a history shows of it
+SECONDS_TO_CORRECT = 1.0  # for a process that has set an alias to an old move (see _apply), much more than it needs
 BY_PEOPLE = ("promote", ledger.OUTSIDE, "seed")  # kinds of moves that lift a veto
 
 
@@ -192,7 +194,12 @@ def _check_alias(alias: str) -> None:
 
 @translate_errors()
 def _settle(name: str, alias: str) -> _State:
-    """The state of an alias, after interrupted moves were completed and moves of other programs entered."""
+    """The state of an alias, after interrupted moves were completed and moves of other programs entered.
+
+    An alias that differs from its history is read again after SECONDS_TO_CORRECT: a process that has slept may just be
+    correcting it.
+    """
+    seen = None
     while True:
         # The alias is read after the history: a move in between is then noticed when the next entry is written.
         history = ledger.read(name)
@@ -203,6 +210,10 @@ def _settle(name: str, alias: str) -> _State:
         recorded = moves[-1].move.target if moves else None
         if present == recorded:
             return _State(history, moves, present)
+        if seen != (len(history.entries), present):
+            seen = len(history.entries), present
+            time.sleep(SECONDS_TO_CORRECT)
+            continue
         move = Move(alias, recorded, present, ledger.OUTSIDE, _outside(alias, bool(moves)))
         entry = ledger.append(history, move)
         if entry is not None:
