@@ -150,6 +150,22 @@ class Distillation(Section):
         return self
 
 
+class Average(Section):
+    """The average of a training's kept weights with those of other trainings of the same network."""
+
+    weights: Annotated[tuple[PathText, ...], Field(max_length=8)]  # files such as that of initial_weights
+    share: Fraction  # of their mean in the average; the kept weights have 1 - share
+
+    @model_validator(mode="after")
+    def _weights_have_a_share(self) -> "Average":
+        if bool(self.weights) != bool(self.share):
+            raise ValueError(
+                "needs both weights and a share above 0, or neither "
+                f"(weights: {list(self.weights)}, share: {self.share:g})"
+            )
+        return self
+
+
 class Train(Section):
     seed: Seed
     initial_weights: OptionalPath  # the weights of an earlier training
@@ -162,7 +178,7 @@ class Train(Section):
     head: Annotated[int, Field(ge=0, le=4096, multiple_of=2)]
     dropout: Fraction  # before the last layer
     precision: Literal["auto", "float32", "mixed_bfloat16"]
-    epochs: Count
+    epochs: Annotated[int, Field(ge=0, le=9999)]  # 0: the model gets the initial weights as they are
     patience: Count  # epochs without a better one before training stops; without effect with keep: last
     keep: Literal[
         "val_macro_f1", "val_loss", "last"
@@ -177,11 +193,18 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     label_smoothing: Fraction
     ema: Fraction  # per-step momentum of the weight average that is validated and saved; 0: off
+    average: Average
     class_weight: Balanced
     votes: Annotated[float, Field(ge=0, le=1)]  # weight of FER+'s translated votes in the labels; 0: off
     distillation: Distillation
     final_plain_fraction: Fraction  # fraction of the epochs, at the end, with flips and small shifts only
     augment: Augment
+
+    @model_validator(mode="after")
+    def _weights_come_from_somewhere(self) -> "Train":
+        if not self.epochs and not self.initial_weights:
+            raise ValueError("has epochs: 0, but no initial_weights: train at least one epoch, or add a file")
+        return self
 
     @model_validator(mode="after")
     def _stages_agree(self) -> "Train":

@@ -48,6 +48,12 @@ def test_teachers_are_parents_that_made_their_own_labels(tmp_path):
     assert (gone["sha256"], gone["made_by"]) == (None, [])
 
 
+def test_averaged_weights_are_parents(tmp_path):
+    paths = [save_initial_weights([np.full(3, value, np.float32)], tmp_path) for value in (1, 2)]
+    found = parents({"average": {"weights": [path.name for path in paths], "share": 0.5}}, tmp_path)
+    assert [(one["kind"], one["sha256"]) for one in found] == [("averaged_weights", sha256(path)) for path in paths]
+
+
 def test_file_next_to_initial_weights_says_who_made_them(tmp_path):
     path = save_initial_weights([np.zeros(3, np.float32)], tmp_path)
     missing = {"kind": "soft_labels", "path": "gone.npz"}

@@ -224,7 +224,7 @@ def test_old_move_that_is_just_being_corrected_is_not_entered(client, monkeypatc
         client.set_registered_model_alias(NAME, "champion", "2")
 
     waited: list[float] = []
-    monkeypatch.setattr(promotion.time, "sleep", correct)
+    monkeypatch.setattr("time.sleep", correct)
     give(3)
     assert moves() == [("register", None, 1), ("promote", 1, 2), ("promote", 2, 3)]
     assert waited == [promotion.SECONDS_TO_CORRECT]

@@ -223,7 +223,8 @@ def test_balanced_class_weight_equalizes_the_emotions(tiny, plain):
     labels = np.array([3] * 12 + [4] * 2 + [3, 4], np.uint8)
     splits = np.array([0] * 14 + [1] * 2, np.uint8)
     faces = Faces(np.full((16, 48, 48), 90, np.uint8), labels, splits, np.zeros(16, bool))
-    settings = {"augment": plain, "batch_size": 14, "epochs": 30, "patience": 30, "learning_rate": 1.0}
+    # With a higher learning rate, the result oscillates and depends on the processor.
+    settings = {"augment": plain, "batch_size": 14, "epochs": 60, "patience": 60, "learning_rate": 0.1}
     sad = {}
     for class_weight in (None, "balanced"):
         train = tiny.model_copy(update={**UNREGULARIZED, **settings, "class_weight": class_weight})

@@ -9,7 +9,7 @@ from tests.support.fer_files import random_faces
 from tests.support.paths import PRETRAINED
 from tests.support.vote_files import random_votes
 
-from emotion_detection.config import Distillation
+from emotion_detection.config import Average, Distillation
 from emotion_detection.data.dataset import VOTE_CLASSES, votes_digest
 from emotion_detection.emotions import EMOTIONS
 from emotion_detection.errors import ConfigError
@@ -117,6 +117,8 @@ def test_tags_name_the_labels_that_a_model_learns_from(settings):
 def test_model_of_teachers_or_weights_with_votes_learned_from_them(settings, tmp_path, source, expected):
     weights = save_initial_weights([np.zeros(3, np.float32)], tmp_path, label_source=source)
     assert label_tags(settings(0, initial_weights=str(weights)), FACES, "fer2013") == {"label_source": expected}
+    averaged = settings(0, average=Average(weights=(str(weights),), share=0.5))
+    assert label_tags(averaged, FACES, "fer2013") == {"label_source": expected}
     path = save_soft_labels(np.full(ONE_HOT.shape, 1 / 7), FACES, [], tmp_path, label_source=source)
     student = settings(
         0,

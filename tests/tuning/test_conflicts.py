@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.support.paths import ROOT
 
-from emotion_detection.config import Categorical, NumberRange, Params
+from emotion_detection.config import Average, Categorical, NumberRange, Params
 from emotion_detection.data.dataset import save
 from emotion_detection.errors import ConfigError, EmotionDetectionError
 from emotion_detection.training.distillation import augmentation_settings, save_soft_labels
@@ -79,6 +79,13 @@ def test_initial_weights_in_the_space_conflict_too(params, tmp_path):
 def test_initial_weights_fit_a_space_with_one_network(params, tmp_path):
     space = {"widths": Categorical(choices=(params.train.widths,)), "dropout": RATIO}
     conflicts.check(changed(params, space, initial_weights=WEIGHTS), tmp_path)
+
+
+def test_average_that_no_score_of_a_trial_contains_is_refused(params, tmp_path):
+    average = Average(weights=(WEIGHTS,), share=0.5)
+    assert refusal(changed(params, {}, average=average), tmp_path).startswith("train.average has no effect on a search")
+    space = {"average.weights": Categorical(choices=((), (WEIGHTS,)))}
+    assert "remove average.weights from tune.space" in refusal(changed(params, space), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["initial_weights", "soft_labels"])

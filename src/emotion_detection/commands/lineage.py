@@ -18,7 +18,10 @@ UNKNOWN = "not recorded"
 WIDTH = 100
 INDENT = 14
 RELEASE = ("date", "run_id", "recipe", "parameters", "git_note", "added_in")  # other lines contain the rest
-KINDS = {"initial_weights": "initial weights", "soft_labels": "soft labels", "teacher": "teacher"}
+KINDS = {
+    "initial_weights": "initial weights", "averaged_weights": "averaged weights",
+    "soft_labels": "soft labels", "teacher": "teacher",
+}  # fmt: skip
 MOST_MOVES = 10
 
 

@@ -1,4 +1,4 @@
-"""The files that a training starts from: initial weights and soft labels, and the models that made them."""
+"""The files that a training uses: weights, soft labels and teachers, and the models that made them."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import Any
 from emotion_detection.decoding.npz import NpzError, open_npz
 
 INITIAL_WEIGHTS, SOFT_LABELS, TEACHER = "initial_weights", "soft_labels", "teacher"
+AVERAGED_WEIGHTS = "averaged_weights"
 MAX_DEPTH = 10  # of an ancestry
 MAX_TEXT = 4 * 100_000  # bytes of the list of teachers
 TEXTS = ("name", "sha256", "run_id", "git_commit", "recipe", "note")  # what may be known of a model
@@ -24,6 +25,7 @@ def parents(train: Mapping[str, Any], project: Path) -> list[dict[str, Any]]:
     distillation = train.get("distillation") or {}
     named = [(INITIAL_WEIGHTS, train.get(INITIAL_WEIGHTS)), (SOFT_LABELS, distillation.get(SOFT_LABELS))]
     named += [(TEACHER, path) for path in distillation.get("teachers") or ()]
+    named += [(AVERAGED_WEIGHTS, path) for path in (train.get("average") or {}).get("weights") or ()]
     return [describe_parent(kind, str(path), project) for kind, path in named if path]
 
 

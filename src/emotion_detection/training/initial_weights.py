@@ -1,4 +1,4 @@
-"""Save the weights of a training, so that another training can start with them."""
+"""Save the weights of a training, so that another training can start with them or average its own with them."""
 
 import io
 from collections.abc import Sequence
@@ -31,16 +31,23 @@ def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path, *
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:
     """Set the weights of a model. Raise ModelError if the file is missing, damaged, or from another network."""
-    expected = [weight.shape for weight in model.get_weights()]
-    with open_content_addressed(path, REMEDY) as arrays:
+    model.set_weights(read_weights(path, model, remedy=REMEDY))
+
+
+def read_weights(path: Path, model: keras.Model, *, remedy: str) -> list[NDArray[np.float32]]:
+    """Read weights of the same network as `model`, in the order of get_weights.
+
+    Raise ModelError, with the remedy, if the file is missing or damaged, or if it is from another network.
+    """
+    with open_content_addressed(path, remedy) as arrays:
         if any(header.dtype != np.float16 for header in arrays.headers.values()):
-            raise ModelError(f"{path} contains no weights: {REMEDY}")
-        if [header.shape for header in arrays.headers.values()] != expected:
+            raise ModelError(f"{path} contains no weights: {remedy}")
+        if [header.shape for header in arrays.headers.values()] != [weight.shape for weight in model.get_weights()]:
             raise ModelError(
                 f"{path} contains the weights of another network: use its architecture, widths, blocks, stem_stride, "
                 "standardize and head, or another file"
             )
         weights = [arrays.read(name).astype(np.float32) for name in arrays.headers]
     if not all(np.isfinite(weight).all() for weight in weights):
-        raise ModelError(f"{path} contains weights that are NaN or infinite: {REMEDY}")
-    model.set_weights(weights)
+        raise ModelError(f"{path} contains weights that are NaN or infinite: {remedy}")
+    return weights

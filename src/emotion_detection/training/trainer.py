@@ -19,6 +19,7 @@ from emotion_detection.errors import DataError, DivergedError
 from emotion_detection.evaluation.calibration import fit_temperature
 from emotion_detection.evaluation.metrics import kept_epoch, macro_f1
 from emotion_detection.model.architectures import build, to_keras_layers
+from emotion_detection.training import averaging
 from emotion_detection.training.augmentation import augmentation, batches
 from emotion_detection.training.checkpoint import Epoch, State, load_state, save_state
 from emotion_detection.training.distillation import Teachers, targets
@@ -37,7 +38,8 @@ logger = logging.getLogger(__name__)
 class TrainingResult:
     """The calibrated model with the weights of the epoch that train.keep chooses, and the metrics of all epochs.
 
-    weights: the weights of that epoch before the conversion to layers of Keras, for `save_initial_weights`.
+    With train.average, they are averaged with other weights.
+    weights: the weights of the model before the conversion to layers of Keras, for `save_initial_weights`.
     temperature: the divisor of the model's logits, fitted on val.
     """
 
@@ -53,20 +55,24 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch:
     The state is saved to the folder `checkpoint` after every epoch. A call with the same arguments resumes from there,
     with the same result as without the interruption, and calls on_epoch for the new epochs only.
     A damaged state is set aside, and the training continues from the one before it; see `checkpoint`.
+    With train.epochs 0, the initial weights are kept, and the history has one row about them, as epoch 0.
     Raise DataError if a split is empty, ConfigError if a batch is larger than the train split, and DivergedError if the
     loss is NaN or infinite.
     """
     keras.utils.clear_session()  # a search trains many networks in a process
     trainer = _Trainer(train, faces)
-    if checkpoint:
+    if not train.epochs:
+        on_epoch(trainer.score_initial_weights())
+    elif checkpoint:
         trainer.resume(checkpoint)
     while not trainer.finished:
         row = trainer.run_epoch()
         if checkpoint:
             trainer.save(checkpoint)  # before on_epoch, so that no epoch is reported twice
         on_epoch(row)
-    model, temperature = trainer.best_model()
-    return TrainingResult(model, trainer.best_weights, trainer.history, temperature)
+    weights = trainer.final_weights()
+    model, temperature = trainer.calibrated_model(weights)
+    return TrainingResult(model, weights, trainer.history, temperature)
 
 
 def build_with(train: Train, *, precision: str, temperature: float = 1.0) -> keras.Model:
@@ -95,6 +101,7 @@ class _Trainer:
             self._model = build_with(train, precision=resolve_precision(train.precision))
             if train.initial_weights:
                 load_initial_weights(self._model, Path(train.initial_weights))
+            self._others = averaging.read_others(train.average, self._model)
             compile_for(self._model, train, steps=self._steps_per_epoch * train.epochs)
             self._model.optimizer.build(self._model.trainable_variables)
         self._targets, self._soft_labels = targets(train, self._train_faces)
@@ -114,18 +121,39 @@ class _Trainer:
         """The epoch whose weights are kept, counted from 1; 0 before the first. The first one of equal scores."""
         return kept_epoch(self.history, self._train.keep)
 
-    def best_model(self) -> tuple[keras.Model, float]:
-        """Return the best weights in a calibrated network of Keras layers, and its temperature.
+    def final_weights(self) -> list[NDArray[np.float32]]:
+        """The kept weights; with train.average, averaged with the others."""
+        if not self._others:
+            return self.best_weights
+        model = build_with(self._train, precision="float32")
+        model.set_weights(averaging.mean(self.best_weights, self._others, self._train.average.share))
+        averaging.measure_batch_norm(model, self._train_faces.images, self._train.seed)
+        return model.get_weights()
+
+    def calibrated_model(self, weights: list[NDArray[np.float32]]) -> tuple[keras.Model, float]:
+        """Return the weights in a calibrated network of Keras layers, and its temperature.
 
         The network computes in float32, so that the exported model does not depend on the precision of the training.
         """
         raw = build_with(self._train, precision="float32")
-        raw.set_weights(self.best_weights)
+        raw.set_weights(weights)
         probabilities = _predict(raw, self._val_faces.images[..., np.newaxis])
         temperature = fit_temperature(probabilities, self._val_faces.labels)
         model = build_with(self._train, precision="float32", temperature=temperature)
-        model.set_weights(self.best_weights)
+        model.set_weights(weights)
         return to_keras_layers(model), temperature
+
+    def score_initial_weights(self) -> Epoch:
+        """The scores of the network that was not trained, on the unchanged faces. Its row has the columns of others."""
+        start = time.perf_counter()
+        images = self._train_faces.images[..., np.newaxis]
+        logs = self._model.evaluate(images, self._targets, PREDICT_BATCH_SIZE, verbose=0, return_dict=True)
+        speed = len(images) / (time.perf_counter() - start)
+        scores, self.best_weights = self._validate()
+        _check_loss(scores["val_loss"], 0)
+        metrics = {"epoch": 0, "loss": logs["loss"], "accuracy": logs["accuracy"]}
+        self.history.append({**metrics, **scores, "learning_rate": 0.0, "images_per_second": speed})
+        return self.history[-1]
 
     def run_epoch(self) -> Epoch:
         epoch = len(self.history) + 1
@@ -175,7 +203,8 @@ class _Trainer:
 
     def _validate(self) -> tuple[Epoch, list[NDArray[np.float32]]]:
         """Return the scores on val and the weights they are of: with train.ema, the moving average of the weights."""
-        ema_callback = keras.callbacks.SwapEMAWeights() if self._train.ema else keras.callbacks.Callback()
+        has_average = self._train.ema and self._train.epochs  # it starts with the first step
+        ema_callback = keras.callbacks.SwapEMAWeights() if has_average else keras.callbacks.Callback()
         ema_callback.set_model(self._model)
         ema_callback.on_test_begin()
         try:

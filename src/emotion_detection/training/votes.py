@@ -93,11 +93,13 @@ def fit_and_translate(votes: Votes, labels: Labels, others: Votes) -> Probabilit
 def label_tags(train: Train, faces: Faces, dataset: str) -> dict[str, str]:
     """Tags that say from which labels a model learns, such as label_source "FER-2013 and FER+".
 
-    A model also learns from the votes that its teachers, or the network of its initial weights, learned from.
+    A model also learns from the votes that its teachers learned from, or the networks whose weights it starts with or
+    averages.
     """
     name = NAMES.get(dataset, dataset)
-    distillation = train.distillation
-    parents = [Path(one) for one in (train.initial_weights, distillation.soft_labels, *distillation.teachers) if one]
+    named = (train.initial_weights, *train.average.weights)
+    named += (train.distillation.soft_labels, *train.distillation.teachers)
+    parents = [Path(one) for one in named if one]
     if not train.votes and not any(learned_from(parent).endswith(FER_PLUS) for parent in parents):
         return {"label_source": name}
     tags = {"label_source": name + FER_PLUS}

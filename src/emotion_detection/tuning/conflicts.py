@@ -23,6 +23,11 @@ def check(params: Params, faces: Path) -> None:
     Reads the files of initial weights and soft labels, and the prepared faces only if there are soft labels or if a
     trial uses votes.
     """
+    if any(_possible(params, "average.weights")):
+        raise ConfigError(
+            "train.average has no effect on a search, which compares epochs: write `weights: []` and `share: 0` under "
+            "train.average in params.yaml, and remove average.weights from tune.space"
+        )
     votes = _largest_votes(params)
     if votes:
         check_votes(params.train.model_copy(update={"votes": votes}), load(faces))
