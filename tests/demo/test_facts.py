@@ -51,7 +51,7 @@ def other(shipped: ServedModel, source: str) -> ServedModel:
 def test_facts_of_the_champion(champion):
     html = facts_html(champion.current)
     assert "Origin of the served model" in html
-    assert "recipes/fer_resnet_graduate.yaml" in html
+    assert "recipes/fer_resnet_average.yaml" in html
     assert NO_EVIDENCE in html
     assert "<td>seed</td><td>the shipped model</td>" in html
 
@@ -63,7 +63,7 @@ def test_card_of_the_champion_has_no_metadata(champion):
 
 
 def test_shipped_file_has_its_origin_and_its_card(shipped):
-    assert "recipes/fer_resnet_graduate.yaml" in facts_html(shipped.current)
+    assert "recipes/fer_resnet_average.yaml" in facts_html(shipped.current)
     assert "History" not in facts_html(shipped.current)
     assert card_markdown(shipped.current).startswith("# Shipped model")
 
