@@ -144,7 +144,7 @@ def draw(rows: Sequence[tuple[str, list[float], float]], names: Sequence[str], p
         axes.grid(axis="x")
         axes.set(xlabel="accuracy on val in percent", title="Accuracy on changed faces; dotted: unchanged")
         if len(names) > 1:
-            axes.legend(loc="lower right")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12))  # below the axes, where it covers no bar
 
 
 def main() -> None:

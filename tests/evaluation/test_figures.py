@@ -41,6 +41,7 @@ DRAWINGS = {
     "curves": lambda path: figures.learning_curves(HISTORY, path),
     "curves with the last epoch": lambda path: figures.learning_curves(HISTORY, path, keep="last"),
     "curves of one epoch": lambda path: figures.learning_curves(HISTORY[:1], path),
+    "curves of initial weights": lambda path: figures.learning_curves([HISTORY[0] | {"epoch": 0.0}], path),
     "mistakes": lambda path: figures.mistakes(FACES, PROBABILITIES, path=path),
     "no mistakes": lambda path: figures.mistakes(FACES, np.eye(7)[FACES.labels], path=path),
 }

@@ -105,18 +105,20 @@ def reliability(report: Report, path: Path, *, title: str, raw: Report | None = 
 def learning_curves(history: Sequence[dict[str, float]], path: Path, *, keep: str = "val_macro_f1") -> None:
     """Draw accuracy, loss and learning rate over the epochs, and mark the epoch that train.keep chooses.
 
-    A row of the history has epoch, loss, accuracy, val_loss, val_accuracy, val_macro_f1 and learning_rate.
+    A row of the history has epoch, loss, accuracy, val_loss, val_accuracy, val_macro_f1 and learning_rate. Epoch 0 has
+    the initial weights.
     """
     if not history:
         raise ValueError("the history has no epochs to draw")
     kept = history[kept_epoch(history, keep) - 1]
-    name = "best at" if keep == "val_macro_f1" else "kept"
+    chosen = f"{'best at' if keep == 'val_macro_f1' else 'kept'} epoch {kept['epoch']:.0f}"
     with saved_figure(path, 11, 3.6) as figure:
         scores, losses, rates = figure.subplots(1, 3, width_ratios=[2, 2, 1])
         _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
         _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
         _curves(rates, history, {"learning_rate": GREEN})
-        scores.set_title(f"Accuracy and macro-F1: {name} epoch {kept['epoch']:.0f}, {kept['val_macro_f1']:.1%}")
+        name = chosen if kept["epoch"] else "initial weights"
+        scores.set_title(f"Accuracy and macro-F1: {name}, {kept['val_macro_f1']:.1%}")
         scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         losses.set_title("Loss")
         rates.set_title("Learning rate")
@@ -132,5 +134,7 @@ def _curves(axes: Axes, history: Sequence[dict[str, float]], colors: dict[str, s
     if len(colors) > 1:
         axes.legend()
     axes.set_xlabel("epoch")
+    if len(history) == 1:
+        axes.set_xlim(epochs[0] - 1.5, epochs[0] + 1.5)  # a narrower axis would get ticks between epochs
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
