@@ -31,7 +31,9 @@ def paths(drawn, classifier, tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     save(drawn, tmp_path / "faces.npz")
     shutil.copy(PRETRAINED / "model.onnx", tmp_path / "model")
-    shutil.copy(PRETRAINED / "run.json", tmp_path / "model")
+    run = json.loads((PRETRAINED / "run.json").read_text())
+    trained = {key: value for key, value in run.items() if key not in ("git_commit", "code_tree", "git_note")}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(trained))
     for name in ("metrics.json", "classes.csv", *FIGURES):
         shutil.copy(PRETRAINED / name, tmp_path / "report")
     val = drawn.of("val")

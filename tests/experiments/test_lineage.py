@@ -126,7 +126,7 @@ def test_shipped_model_is_known_without_a_registry(project, monkeypatch):
     assert found["versions"] == []
     assert found["params"]["train.epochs"] == shipped_facts()["train"]["epochs"]
     assert found["code"]["commit"] == shipped_facts()["git_commit"]
-    assert {parent["kind"] for parent in found["parents"]} == {"initial_weights", "soft_labels"}
+    assert {parent["kind"] for parent in found["parents"]} == {"initial_weights", "averaged_weights"}
     text = "\n".join(format_record(found))
     assert "shipped model, not registered" in text
     assert "added_in 00473c5" in " ".join(text.split())

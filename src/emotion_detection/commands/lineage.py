@@ -192,8 +192,7 @@ def _family(record: Mapping[str, Any]) -> Iterator[str]:
 
     branches = ancestry(record).branches
     yield from _entry("parents", "none" if record["params"] else UNKNOWN) if not branches else ["  parents"]
-    for branch in branches:
-        yield from tree_lines(branch, "    ", "    ")
+    yield from tree_lines(*branches, indent="    ")
     for child in record["children"]:
         yield from _entry("used by", f"{child['name']} ({child['run_id']})")
 
@@ -213,9 +212,14 @@ def ancestry(record: Mapping[str, Any]) -> "Node":
     from emotion_detection.plotting.tree import Node
 
     versions = [f"{one['name']} version {one['version']}{_aliases(one)}" for one in record["versions"]]
-    run, data = record["run"] or {}, record["data"] or {}
-    details = [run.get("name") or f"run {run.get('id', UNKNOWN)}", *([f"data {data['name']}"] if data else [])]
-    return Node(", ".join(versions) or "not registered", tuple(details), _parents(record["parents"]))
+    run, data, release = record["run"] or {}, record["data"] or {}, record["release"] or {}
+    run_id = str(run.get("id") or release.get("run_id") or "")
+    details = [run.get("name") or f"run {run_id[:12] or UNKNOWN}", *([f"data {data['name']}"] if data else [])]
+    return Node(
+        ", ".join(versions) or ("the shipped model" if release else "not registered"),
+        tuple(details),
+        _parents(record["parents"]),
+    )
 
 
 def _parents(parents: Sequence[Mapping[str, Any]]) -> "tuple[Node, ...]":

@@ -187,14 +187,24 @@ def _parents(run_id: str | None, params: Mapping[str, Any], project: Path, depth
     """The parents of a run, each with the models that made it and their parents, as far as they are known."""
     found = read_artifact(run_id, PARENTS)
     if not isinstance(found, list):  # an earlier version of the project recorded none
-        settings = {key.removeprefix("train."): value for key, value in params.items()}
-        nested = {"soft_labels": settings.get("distillation.soft_labels")}
-        found = parents({"initial_weights": settings.get("initial_weights"), "distillation": nested}, project)
+        found = parents(_parent_settings(params), project)
     checked = valid_parents(found)
     for parent in checked:
         makers = (_with_run(maker, parent, project, depth) for maker in parent["made_by"] or [{}])
         parent["made_by"] = [one for one in makers if one]
     return checked
+
+
+def _parent_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training that name its parents. Anyone who writes to the store can choose their types."""
+    lists = {name: params.get(f"train.{name}") for name in ("distillation.teachers", "average.weights")}
+    paths = {name: list(value) if isinstance(value, list | tuple) else [] for name, value in lists.items()}
+    soft_labels = params.get("train.distillation.soft_labels")
+    return {
+        "initial_weights": params.get("train.initial_weights"),
+        "distillation": {"soft_labels": soft_labels, "teachers": paths["distillation.teachers"]},
+        "average": {"weights": paths["average.weights"]},
+    }
 
 
 def _with_run(model: Record, parent: Record, project: Path, depth: int) -> Record:

@@ -1,7 +1,7 @@
-"""A tree as text and as a figure."""
+"""A tree as text and as a figure. A branch that occurs more than once is shown once in both."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,54 +29,70 @@ class Node:
         return [line for text in texts for line in textwrap.wrap(text, LINE, break_long_words=True) or [""]]
 
 
-def tree_lines(node: Node, first: str = "", rest: str = "") -> Iterator[str]:
-    """A node and its branches as indented lines."""
-    yield f"{first}{', '.join((node.title, *node.details))}"
-    for place, branch in enumerate(node.branches):
+def tree_lines(*roots: Node, indent: str = "") -> Iterator[str]:
+    """Nodes and their branches as indented lines."""
+    shown: set[Node] = set()
+    for root in roots:
+        yield from _lines(root, indent, indent, shown)
+
+
+def _lines(node: Node, first: str, rest: str, shown: set[Node]) -> Iterator[str]:
+    repeated = bool(node.branches) and node in shown
+    shown.add(node)
+    yield f"{first}{', '.join((node.title, *node.details))}{' (see above)' if repeated else ''}"
+    for place, branch in enumerate(() if repeated else node.branches):
         last = place == len(node.branches) - 1
-        yield from tree_lines(branch, f"{rest}{'└─ ' if last else '├─ '}", f"{rest}{'   ' if last else '│  '}")
+        yield from _lines(branch, f"{rest}{'└─ ' if last else '├─ '}", f"{rest}{'   ' if last else '│  '}", shown)
 
 
 def draw_tree(root: Node, path: Path, *, title: str) -> None:
     """Write a PNG file with the root at the right and its branches to the left, which arrows connect."""
-    placed = list(_place(root, depth=0, top_in=0.0)[1])
-    columns = 1 + max(depth for _, depth, _, _ in placed)
-    height_in = max(top_in + _height(node) for node, _, top_in, _ in placed)
+    depths: dict[Node, int] = {}
+    _measure_depths(root, 0, depths)
+    tops: dict[Node, float] = {}
+    _place(root, depths, tops, {})
+    columns = 1 + max(depths.values())
+    height_in = max(top_in + _height(node) for node, top_in in tops.items())
     with saved_figure(path, columns * COLUMN_IN + 0.3, height_in + 0.6) as figure:
         axes = figure.subplots()
         axes.set(xlim=(-0.1, columns * COLUMN_IN), ylim=(height_in + 0.1, -0.1), xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
         axes.set_title(title, parse_math=False)
-        for node, depth, top_in, branches in placed:
-            left_in = (columns - 1 - depth) * COLUMN_IN
-            middle_in = top_in + _height(node) / 2
+        lefts = {node: (columns - 1 - depth) * COLUMN_IN for node, depth in depths.items()}
+        middles = {node: top_in + _height(node) / 2 for node, top_in in tops.items()}
+        for node, left_in in lefts.items():
             axes.text(
-                left_in + BOX_IN / 2, middle_in, "\n".join(node.lines), ha="center", va="center", fontsize=7,
+                left_in + BOX_IN / 2, middles[node], "\n".join(node.lines), ha="center", va="center", fontsize=7,
                 linespacing=1.2, parse_math=False,
             )  # fmt: skip
-            edge = GRAY if depth else BLUE
-            axes.add_patch(Rectangle((left_in, top_in), BOX_IN, _height(node), fill=False, edgecolor=edge))
-            for branch_in in branches:
+            edge = BLUE if node == root else GRAY
+            box = Rectangle((left_in, tops[node]), BOX_IN, _height(node), facecolor="white", edgecolor=edge, zorder=2)
+            axes.add_patch(box)  # above arrows that pass
+            for branch in dict.fromkeys(node.branches):
                 arrow = {"arrowstyle": "->", "color": GRAY}
-                start = (left_in - COLUMN_IN + BOX_IN, branch_in)
-                axes.annotate("", (left_in, middle_in), start, arrowprops=arrow)
+                start = (lefts[branch] + BOX_IN, middles[branch])
+                axes.annotate("", (left_in, middles[node]), start, arrowprops=arrow, zorder=1)
 
 
 def _height(node: Node) -> float:
     return len(node.lines) * LINE_IN + 0.12
 
 
-Placed = tuple[Node, int, float, list[float]]  # the node, its column, its top, and the middles of its branches
+def _measure_depths(node: Node, depth: int, depths: dict[Node, int]) -> None:
+    """Note the greatest distance of each node from the root, so that all arrows point to the right."""
+    if depths.get(node, -1) < depth:
+        depths[node] = depth
+        for branch in node.branches:
+            _measure_depths(branch, depth + 1, depths)
 
 
-def _place(node: Node, *, depth: int, top_in: float) -> tuple[float, list[Placed]]:
-    """The bottom of a node with its branches, and where each of them is."""
-    placed: list[Placed] = []
-    middles, bottom_in = [], top_in
+def _place(node: Node, depths: Mapping[Node, int], tops: dict[Node, float], bottoms: dict[int, float]) -> None:
+    """Note the top of a node and of its branches: beside the middle of its branches, below others of its column."""
     for branch in node.branches:
-        bottom_in, below = _place(branch, depth=depth + 1, top_in=bottom_in)
-        placed += below
-        middles.append(below[-1][2] + _height(branch) / 2)
-    middle_in = (middles[0] + middles[-1]) / 2 if middles else top_in + _height(node) / 2
-    own_top_in = max(top_in, middle_in - _height(node) / 2)
-    return max(bottom_in, own_top_in + _height(node) + GAP_IN), [*placed, (node, depth, own_top_in, middles)]
+        if branch not in tops:
+            _place(branch, depths, tops, bottoms)
+    depth = depths[node]
+    middles = [tops[branch] + _height(branch) / 2 for branch in node.branches]
+    wanted_in = sum(middles) / len(middles) - _height(node) / 2 if middles else 0.0
+    tops[node] = max(wanted_in, bottoms.get(depth, 0.0))
+    bottoms[depth] = tops[node] + _height(node) + GAP_IN
