@@ -22,6 +22,9 @@ def tree():
     return yaml.safe_load(COMMITTED.read_text())
 
 
+SOFT_LABELS = {"soft_labels": "b.npz", "weight": 0.5}
+
+
 def changed(key, value):
     """The committed tree with the dotted key set."""
     root = tree()
@@ -297,6 +300,16 @@ def test_value_out_of_bounds_is_refused(key, value, words):
     message = refusal(tree_with_value)
     assert words in message
     assert len(message) < 300
+
+
+def test_model_without_epochs_learns_from_nothing():
+    tree = changed("train.epochs", 0)
+    tree["train"]["initial_weights"] = "a.npz"
+    check_params(tree, "")
+    for learned in ({"votes": 0.5}, {"distillation": tree["train"]["distillation"] | SOFT_LABELS}):
+        assert "has epochs: 0, but learns from votes or distillation" in refusal(
+            tree | {"train": tree["train"] | learned}
+        )
 
 
 def test_message_does_not_repeat_a_long_value_or_key():

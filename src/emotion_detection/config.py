@@ -151,7 +151,10 @@ class Distillation(Section):
 
 
 class Average(Section):
-    """The average of a training's kept weights with those of other trainings of the same network."""
+    """The average of a training's kept weights with those of other trainings of the same network.
+
+    The model has the average. The scores of the epochs are those before it.
+    """
 
     weights: Annotated[tuple[PathText, ...], Field(max_length=8)]  # files such as that of initial_weights
     share: Fraction  # of their mean in the average; the kept weights have 1 - share
@@ -204,6 +207,11 @@ class Train(Section):
     def _weights_come_from_somewhere(self) -> "Train":
         if not self.epochs and not self.initial_weights:
             raise ValueError("has epochs: 0, but no initial_weights: train at least one epoch, or add a file")
+        if not self.epochs and (self.votes or self.distillation.weight):
+            raise ValueError(
+                "has epochs: 0, but learns from votes or distillation: train at least one epoch, or write `votes: 0` "
+                "and `weight: 0`, without soft labels and teachers"
+            )
         return self
 
     @model_validator(mode="after")

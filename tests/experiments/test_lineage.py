@@ -132,6 +132,34 @@ def test_shipped_model_is_known_without_a_registry(project, monkeypatch):
     assert "added_in 00473c5" in " ".join(text.split())
 
 
+def test_training_without_recorded_parents_has_those_of_its_settings(project):
+    settings = {
+        "initial_weights": "a.npz",
+        "average": {"weights": ("b.npz", "c.npz"), "share": 0.5},
+        "distillation": {"teachers": ("d.onnx",)},
+    }
+    found = look_up(train(params=settings), project)["parents"]
+    assert [(parent["kind"], parent["path"]) for parent in found] == [
+        ("initial_weights", "a.npz"),
+        ("teacher", "d.onnx"),
+        ("averaged_weights", "b.npz"),
+        ("averaged_weights", "c.npz"),
+    ]
+    wrong = {"average": {"weights": 5}, "distillation": {"teachers": "d.onnx"}}
+    assert look_up(train(params=wrong), project)["parents"] == []
+
+
+def test_run_is_no_parent_of_itself(project):
+    digest = "a" * 64
+    weights = [{"kind": "initial_weights", "path": "a.npz", "sha256": digest, "made_by": [{"name": "unknown"}]}]
+    first = train("first", weights_sha256=digest)
+    run_id = train("same weights again", weights_sha256=digest, parents=digest, files={"parents.json": weights})
+    found = look_up(run_id, project)
+    (parent,) = found["parents"]
+    assert [maker["run_id"] for maker in parent["made_by"]] == [first]
+    assert found["children"] == []
+
+
 def test_recorded_facts_are_shown(project):
     run_id = train(
         dataset="sample", command="dvc exp run", code_tree="9" * 40,

@@ -169,4 +169,5 @@ def test_epoch_without_a_score_is_not_the_best_one(drawn):
     found = results(drawn, right=0.5)
     assert best_epoch(replace(found, history=history)) == "epoch 3 of 4"
     assert best_epoch(replace(found, history=history[:1])) == "not recorded"
+    assert best_epoch(replace(found, history=({"epoch": 0, "val_macro_f1": 0.2},))) == "the initial weights"
     assert best_epoch(replace(found, history=history, params={"train.keep": "last"})) == "epoch 4 of 4"

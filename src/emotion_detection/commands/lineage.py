@@ -228,18 +228,24 @@ def _parents(parents: Sequence[Mapping[str, Any]]) -> "tuple[Node, ...]":
     return tuple(
         Node(
             f"{KINDS.get(parent['kind'], parent['kind'])} {Path(parent['path']).name}",
-            (f"sha256 {parent['sha256'][:12]}" if parent.get("sha256") else "the file is missing",),
-            tuple(_model(model) for model in parent["made_by"]),
+            (f"sha256 {parent['sha256'][:12]}" if parent.get("sha256") else "the file is missing", *_notes(parent)),
+            tuple(_model(model, has_note=not _notes(parent)) for model in parent["made_by"]),
         )
         for parent in parents
     )
 
 
-def _model(model: Mapping[str, Any]) -> "Node":
+def _notes(parent: Mapping[str, Any]) -> list[str]:
+    """What is noted about the only maker of a file: how it made this file. The model can have made others too."""
+    makers = parent["made_by"]
+    return [str(makers[0]["note"])] if len(makers) == 1 and makers[0].get("note") else []
+
+
+def _model(model: Mapping[str, Any], *, has_note: bool) -> "Node":
     from emotion_detection.plotting.tree import Node
 
     named = {"run": model.get("run_id"), "commit": model.get("git_commit"), "sha256": model.get("sha256")}
     details = [f"{key} {value[:12]}" for key, value in named.items() if value]
-    details += [str(model[key]) for key in ("recipe", "note") if model.get(key)]
+    details += [str(model[key]) for key in (("recipe", "note") if has_note else ("recipe",)) if model.get(key)]
     title = ", ".join(model.get("versions") or []) or str(model.get("name") or "model")
     return Node(title, tuple(details), _parents(model.get("parents") or []))

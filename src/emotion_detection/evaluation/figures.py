@@ -117,8 +117,8 @@ def learning_curves(history: Sequence[dict[str, float]], path: Path, *, keep: st
         _curves(scores, history, {"accuracy": GRAY, "val_accuracy": BLUE, "val_macro_f1": ORANGE})
         _curves(losses, history, {"loss": GRAY, "val_loss": BLUE})
         _curves(rates, history, {"learning_rate": GREEN})
-        name = chosen if kept["epoch"] else "initial weights"
-        scores.set_title(f"Accuracy and macro-F1: {name}, {kept['val_macro_f1']:.1%}")
+        about = f": {chosen}," if kept["epoch"] else " of the initial weights:"
+        scores.set_title(f"Accuracy and macro-F1{about} {kept['val_macro_f1']:.1%}")
         scores.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         losses.set_title("Loss")
         rates.set_title("Learning rate")

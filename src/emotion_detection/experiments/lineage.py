@@ -190,7 +190,7 @@ def _parents(run_id: str | None, params: Mapping[str, Any], project: Path, depth
         found = parents(_parent_settings(params), project)
     checked = valid_parents(found)
     for parent in checked:
-        makers = (_with_run(maker, parent, project, depth) for maker in parent["made_by"] or [{}])
+        makers = (_with_run(maker, parent, run_id, project, depth) for maker in parent["made_by"] or [{}])
         parent["made_by"] = [one for one in makers if one]
     return checked
 
@@ -207,13 +207,13 @@ def _parent_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_run(model: Record, parent: Record, project: Path, depth: int) -> Record:
-    """A model with what the store knows of its run."""
+def _with_run(model: Record, parent: Record, child: str | None, project: Path, depth: int) -> Record:
+    """A model with what the store knows of its run. The run of its child can have written the same weights again."""
     digests = {MODEL_DIGEST: model.get("sha256"), WEIGHTS_DIGEST: parent.get("sha256")}
     conditions = [f"tags.`{key}` = '{digest}'" for key, digest in digests.items() if HEX.fullmatch(digest or "")]
     if HEX.fullmatch(model.get("run_id", "")):
         conditions.insert(0, f"attributes.run_id = '{model['run_id']}'")
-    run_id = next((found for condition in conditions for found in search_runs(condition)), None)
+    run_id = next((found for condition in conditions for found in search_runs(condition) if found != child), None)
     run = _run(run_id)
     if run is None or depth >= MAX_DEPTH:
         return model
@@ -224,9 +224,9 @@ def _with_run(model: Record, parent: Record, project: Path, depth: int) -> Recor
 
 
 def _children(subject: Subject, tags: Mapping[str, str]) -> list[Record]:
-    """The runs that started with the weights of this model or learned from its predictions."""
+    """The runs that used the weights of this model or learned from its predictions."""
     digests = {subject.onnx_sha256, tags.get(MODEL_DIGEST), tags.get(WEIGHTS_DIGEST)} - {None}
     found: dict[str, str] = {}
     for digest in sorted(digest for digest in map(str, digests) if HEX.fullmatch(digest)):
         found |= search_runs(f"tags.parents LIKE '%{digest}%'")
-    return [{"run_id": run_id, "name": name} for run_id, name in found.items()]
+    return [{"run_id": run_id, "name": name} for run_id, name in found.items() if run_id != subject.run_id]

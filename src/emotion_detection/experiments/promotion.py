@@ -22,7 +22,7 @@ from emotion_detection.experiments.runs import connect, exclusive_store, transla
 
 EVIDENCE = "evidence"  # a tag of a version: the comparison with the version that had the alias, as JSON
 SUMMARY = ("verdict", "opponent", "mcnemar_p")  # what a history shows of it
-SECONDS_TO_CORRECT = 1.0  # for a process that has set an alias to an old move (see _apply), much more than it needs
+SECONDS_TO_CORRECT = 1.0  # longer than a process needs to correct an alias that it has set to an old move (see _apply)
 BY_PEOPLE = ("promote", ledger.OUTSIDE, "seed")  # kinds of moves that lift a veto
 
 

@@ -205,7 +205,7 @@ def _as_stored(value: Any) -> Any:
 
 
 def _check_parents(parents: list[dict[str, Any]], folder: Path, project: Path) -> list[Finding]:
-    """Check the files that the training starts from, and copy those that git does not track."""
+    """Check the files that the training uses, and copy those that git does not track."""
     from emotion_detection.experiments.parents import describe_parent
 
     findings = []
@@ -348,8 +348,8 @@ def weight_difference(first: Path, second: Path) -> str:
 
     The names of helper arrays contain numbers that differ between two exports of one network, as does their order. So
     the contents are compared without names, and then by the names of the layers to say what differs. Two exports can
-    also differ in LAYOUT_OPERATIONS and their integer arrays, which have no influence on the weights: about one export
-    in 60 by tf2onnx 1.17 keeps a transposition of a single pixel.
+    also differ in LAYOUT_OPERATIONS and in the shapes that these have as integer arrays: about one export in 60 by
+    tf2onnx 1.17 keeps a transposition of a single pixel. So these operations and all integer arrays are left out.
     """
     models = [onnx.load(path, load_external_data=False) for path in (first, second)]
     operations = [Counter(node.op_type for node in model.graph.node) for model in models]

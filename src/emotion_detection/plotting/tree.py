@@ -1,4 +1,4 @@
-"""A tree as text and as a figure. A branch that occurs more than once is shown once in both."""
+"""A tree as text and as a figure. Branches that occur more than once are shown once."""
 
 import textwrap
 from collections.abc import Iterator, Mapping

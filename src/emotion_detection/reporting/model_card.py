@@ -76,6 +76,7 @@ def model_card(subject: CardSubject) -> str:
         emotions=EMOTIONS,
         is_fer2013=results.dataset == FER2013,
         is_sample=results.dataset == SAMPLE,
+        is_averaged=bool(results.params.get("train.average.weights")),
         splits=[split_row(results, split) for split in SPLITS if f"{split}_accuracy" in results.metrics],
         metrics=results.metrics,
         classes=test_classes(results),

@@ -44,7 +44,7 @@ def best_epoch(results: Results) -> str:
     if not scored:
         return "not recorded"
     kept = scored[kept_epoch(scored, keep) - 1]
-    return f"epoch {kept['epoch']:.0f} of {len(results.history)}"
+    return f"epoch {kept['epoch']:.0f} of {len(results.history)}" if kept["epoch"] else "the initial weights"
 
 
 def origin_rows(comparison: Comparison) -> list[tuple[str, str, str]]:

@@ -12,10 +12,8 @@ from emotion_detection.errors import ModelError
 from emotion_detection.training.content_addressed import open_content_addressed, write_content_addressed
 from emotion_detection.training.votes import votes_comment
 
-REMEDY = (
-    "copy the file that a training wrote into the folder initial_weights of its model without renaming it, "
-    "or set train.initial_weights to null"
-)
+COPY_AGAIN = "copy the file that a training wrote into the folder initial_weights of its model without renaming it"
+REMEDY = f"{COPY_AGAIN}, or set train.initial_weights to null"
 
 
 def save_initial_weights(weights: Sequence[NDArray[np.float32]], folder: Path, *, label_source: str = "") -> Path:

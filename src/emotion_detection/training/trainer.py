@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class TrainingResult:
     """The calibrated model with the weights of the epoch that train.keep chooses, and the metrics of all epochs.
 
-    With train.average, they are averaged with other weights.
+    With train.average, the model has the average of these weights and others. The metrics are those before the average.
     weights: the weights of the model before the conversion to layers of Keras, for `save_initial_weights`.
     temperature: the divisor of the model's logits, fitted on val.
     """
@@ -55,7 +55,8 @@ def fit(train: Train, faces: Faces, *, checkpoint: Path | None = None, on_epoch:
     The state is saved to the folder `checkpoint` after every epoch. A call with the same arguments resumes from there,
     with the same result as without the interruption, and calls on_epoch for the new epochs only.
     A damaged state is set aside, and the training continues from the one before it; see `checkpoint`.
-    With train.epochs 0, the initial weights are kept, and the history has one row about them, as epoch 0.
+    With train.epochs 0, the initial weights are kept, and the history has one row about them, as epoch 0. Each call
+    computes it again.
     Raise DataError if a split is empty, ConfigError if a batch is larger than the train split, and DivergedError if the
     loss is NaN or infinite.
     """
@@ -203,8 +204,8 @@ class _Trainer:
 
     def _validate(self) -> tuple[Epoch, list[NDArray[np.float32]]]:
         """Return the scores on val and the weights they are of: with train.ema, the moving average of the weights."""
-        has_average = self._train.ema and self._train.epochs  # it starts with the first step
-        ema_callback = keras.callbacks.SwapEMAWeights() if has_average else keras.callbacks.Callback()
+        has_moving_average = self._train.ema and self._train.epochs  # it starts with the first step
+        ema_callback = keras.callbacks.SwapEMAWeights() if has_moving_average else keras.callbacks.Callback()
         ema_callback.set_model(self._model)
         ema_callback.on_test_begin()
         try:
@@ -254,7 +255,8 @@ def _predict(model: keras.Model, images: Images) -> Probabilities:
 
 def _check_loss(loss: float, epoch: int) -> None:
     if not np.isfinite(loss):
-        raise DivergedError(f"the loss is {loss} in epoch {epoch}: lower train.learning_rate")
+        remedy = "lower train.learning_rate" if epoch else "use other initial weights"
+        raise DivergedError(f"the loss is {loss} in epoch {epoch}: {remedy}")
 
 
 def _class_weight(labels: Labels) -> NDArray[np.float32]:
