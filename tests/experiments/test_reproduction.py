@@ -95,6 +95,16 @@ def test_complete_record_has_no_findings(record, project):
     assert findings(record, project) == []
 
 
+def test_shipped_model_is_made_again_where_its_training_is_known(record, project, monkeypatch):
+    monkeypatch.setattr(reproduction, "read_bytes", lambda *_: None)
+    release = {"run_id": "a" * 32, "recipe": "recipes/some.yaml"}
+    assert check_record(record | {"release": release, "run": {"id": "a" * 32}}, project) == []
+    for run in (None, {"id": "b" * 32}):  # the shipped file without a registry, or as the first champion of one
+        (finding,) = check_record(record | {"release": release, "run": run}, project)
+        assert finding.blocks
+        assert "train with its recipe, recipes/some.yaml" in finding.text
+
+
 def test_checkout_is_removed_at_the_end_and_after_an_error(record, project):
     def fail():
         with checkout(record, project) as folder:

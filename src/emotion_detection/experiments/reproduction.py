@@ -62,12 +62,13 @@ def check_record(record: Mapping[str, Any], project: Path) -> list[Finding]:
         return [Finding("code", "the version has no recorded commit", blocks=True)]
     if not code["is_here"]:
         return [Finding("code", f"this repository does not have the commit {code['commit']}: fetch it", blocks=True)]
-    if record["release"]:
-        recipe = f"train with its recipe, {record['release'].get('recipe')}: `make adopt` and `make repro`"
+    release, run = record["release"], record["run"]
+    if release and (run is None or run["id"] != release.get("run_id")):  # the store does not have its training
+        recipe = f"train with its recipe, {release.get('recipe')}: `make adopt` and `make repro`"
         return [Finding("code", f"the shipped model was made before its commit: {recipe}", blocks=True)]
-    if record["run"] is None:
+    if run is None:
         return [Finding("code", "the version has no run, which would have the changes and the settings", blocks=True)]
-    patch = read_bytes(record["run"]["id"], PATCH)
+    patch = read_bytes(run["id"], PATCH)
     if code["dirty"] and not patch:
         text = f"files differed from the commit {code['commit']}, and the run does not have the changes"
         return [Finding("code", text, blocks=True)]
