@@ -199,6 +199,28 @@ def test_box_that_is_found_twice_is_shown_at_the_second_time(scripted, drawn_fac
     assert counts[-1] == 2
 
 
+def test_second_box_of_a_known_face_is_not_shown(scripted, drawn_faces):
+    tracker, picture = FaceTracker(scripted), frame((drawn_faces[0], (180, 90)))
+    for number in range(30):
+        scripted.detector.boxes = [(180, 90)] if number < 5 else [(180, 90), (230, 150)]  # they overlap by 0.14
+        assert [reading.track for reading in tracker.recognize(picture, number / RATE)] == [1], number
+
+
+def test_box_between_a_known_and_a_new_face_belongs_to_the_known_one(scripted, drawn_faces):
+    tracker, picture = FaceTracker(scripted), frame((drawn_faces[0], (180, 90)))
+    found = iter([(180, 90), (225, 135)])  # the second one overlaps the first one by 0.21: a new face
+    scans = []
+
+    def detect(*_, **__):
+        scans.append(next(found, (205, 115)))  # it overlaps the first one by 0.43 and the second one by 0.5
+        return [Box(*scans[-1], 110, 110)]
+
+    scripted.detector.detect = detect
+    for number in range(30):
+        assert [reading.track for reading in tracker.recognize(picture, number / RATE)] == [1], number
+    assert len(scans) > 3
+
+
 def test_new_face_is_shown_at_once_in_a_slow_video(scripted, drawn_faces):
     tracker = FaceTracker(scripted)
     tracker.recognize(frame(), 0.0)
