@@ -209,7 +209,7 @@ def test_all_committed_params_can_be_logged(params):
         run.log_params(params.model_dump(include={"prepare", "train"}))
     logged = get_run(run.id).data.params
     assert logged["train.augment.flip"] == str(params.train.augment.flip)
-    sections = (params.train.augment, params.train.distillation)
+    sections = (params.train.augment, params.train.distillation, params.train.average)
     leaves = len(type(params.train).model_fields) - len(sections) + sum(len(type(one).model_fields) for one in sections)
     assert len(logged) == 2 + leaves
 
