@@ -26,8 +26,7 @@ SAME_FACE_THERE = 0.55  # similarity that is enough in the same place at the sam
 COVERED = 0.2  # similarity that is enough there if another face covers a part of this one
 TOUCHING = 0.05  # overlap of two faces of which one covers the other
 GONE = 0.4  # similarity below which a face is no longer in its place
-DOUBT = 0.5  # in the score of a box: a face that is not confirmed must fit better than a known one by this much
-PART = 0.12  # overlap with a known face beyond which a new one is not confirmed: both are boxes of one face
+PART = 0.12  # overlap with a known face beyond which a new box is a second box of it
 READ_EVERY_S = 0.06  # how often a face is classified: expressions do not change faster
 FAR = 1.0  # of the box's side: how far a face moves while it is out of sight, per second and at once
 JITTER = 0.15  # of the box's side: smaller movements are mostly noise of the detector
@@ -83,9 +82,7 @@ class FaceTracker:
         seen = []
         for sighting, reading in zip(sightings, self._read(gray, sightings, time_s), strict=True):
             known_place = any(sighting.box.overlap(place) >= SAME_PLACE for place in places)
-            detected_again = sighting.track is not None and sighting.face is not None
-            is_new = detected_again and not _is_part_of_known(sighting, sightings)
-            confirmed = not continues or known_place or is_new
+            confirmed = not continues or known_place or (sighting.track is not None and sighting.face is not None)
             seen.append(self._update(sighting, reading, time_s, confirmed=confirmed))
         sighted = {id(sighting.track) for sighting in sightings}
         unseen = [track for track in self._tracks if id(track) not in sighted and track.reading.track]
@@ -109,7 +106,8 @@ class FaceTracker:
         smallest = round(SMALLEST_FACE * min(gray.shape))
         boxes = self._recognizer.detector.detect(gray, smallest_px=smallest)
         detected = _assign(gray, sorted(boxes, key=lambda box: box.left), self._tracks, followed, time_s)
-        return detected + _without(followed, detected)
+        sightings = detected + _without(followed, detected)
+        return [sighting for sighting in sightings if not _is_part_of_known(sighting, sightings)]
 
     def _scan_is_due(self, followed: Sequence[_Sighting], previous_s: float, time_s: float) -> bool:
         """Scan at once for a face that went out of sight or is not yet confirmed, and often while one is missing."""
@@ -155,9 +153,9 @@ class FaceTracker:
 
 
 def _is_part_of_known(sighting: _Sighting, sightings: Sequence[_Sighting]) -> bool:
-    """Whether a face overlaps a known one: the detector has probably found a second box of the same face."""
-    known = [other for other in sightings if other.track is not None and other.track.reading.track]
-    return any(sighting.box.overlap(other.box) > PART for other in known if other is not sighting)
+    """Whether a new face overlaps a known one: the detector has found a second box of it."""
+    known = [other for other in sightings if other.track is not None]
+    return sighting.track is None and any(sighting.box.overlap(other.box) > PART for other in known)
 
 
 def _held(track: _Track, time_s: float) -> bool:
@@ -211,8 +209,7 @@ def _score(track: _Track, box: Box, similar: float, enough: float, followed: Box
     """How well the box fits the track; 0 if it may be another person. `enough` is the similarity in the same place."""
     if followed is not None:
         overlap = followed.overlap(box)
-        doubt = 0.0 if track.reading.track else DOUBT
-        return 2 + overlap + similar - doubt if overlap >= SAME_PLACE else 0.0
+        return 2 + overlap + similar if overlap >= SAME_PLACE else 0.0
     expected = track.expected(time_s)
     if _held(track, time_s) and expected.overlap(box) >= SAME_PLACE and similar >= enough:
         return 1 + expected.overlap(box) + similar
